@@ -33,20 +33,13 @@ import sys
 import zlib
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# scikit-learn has no type information and is not needed to lint the repository, so either error may or may not appear.
-from sklearn.feature_extraction.text import (  # type: ignore[import-untyped, import-not-found, unused-ignore]
-    TfidfVectorizer,
-)
-from sklearn.linear_model import (  # type: ignore[import-untyped, import-not-found, unused-ignore]
-    LogisticRegression,
-)
-from sklearn.pipeline import (  # type: ignore[import-untyped, import-not-found, unused-ignore]
-    make_pipeline,
-)
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,7 +52,7 @@ REFERENCE_MESSAGES = 1200
 REFERENCE_COPIES = 2
 LIVE_MESSAGES = 1000
 
-LIVE_START = datetime(2026, 1, 5, 9, 0, 0, tzinfo=timezone.utc)
+LIVE_START = datetime(2026, 1, 5, 9, 0, 0, tzinfo=UTC)
 MINUTE_MS = 60_000
 DAY_MS = 24 * 60 * MINUTE_MS
 LIVE_MS = 120 * MINUTE_MS
@@ -143,7 +136,7 @@ class InputError(Exception):
 
 def stream(seed: int, purpose: str) -> random.Random:
     """Return a generator for one purpose, so that a change in one step leaves the draws of the others alone."""
-    return random.Random(f"{seed}/{purpose}")  # noqa: S311 - repeatable on purpose, nothing secret
+    return random.Random(f"{seed}/{purpose}")
 
 
 def read_collection(path: Path) -> list[Message]:
