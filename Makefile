@@ -1,0 +1,37 @@
+# The Python that the environment is made from; any from 3.11 on.
+export PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint check bench lock clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+
+setup: ## make .venv with everything that is pinned, and poisonwatch itself
+	@.ci/bootstrap
+
+run: setup ## watch a poisoned model on the demo log; Ctrl-C ends it
+	.venv/bin/poisonwatch demo
+
+test: setup ## run all tests
+	@.ci/debian-tools
+	.venv/bin/pytest
+
+lint: setup ## format, lint and type checks
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+check: lint test ## all that has to hold before a commit lands
+
+bench: setup ## measure speed and memory, beside a peer
+	.venv/bin/python -m benchmarks
+
+lock: setup ## pin the development environment again, at the newest versions that fit
+	.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \
+		--all-extras --group dev --custom-compile-command "make lock" \
+		--output-file requirements-dev.lock pyproject.toml
+
+clean: ## remove the environment, fetched tools, caches and builds
+	rm -rf .venv .tools .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
