@@ -1,0 +1,99 @@
+"""From a detector's memory to evidence: how strong, how large, since when, and who is guilty."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from poisonwatch.detect.kernel import LOG_ZERO, log_sum
+from poisonwatch.profile.odds import logit
+from poisonwatch.types import Evidence, Subject
+
+if TYPE_CHECKING:
+    from poisonwatch.detect.kernel import Bets, Memory
+    from poisonwatch.types import Floats, Ints
+
+QUIET = np.log(0.01)
+"""Below this many nats from a page nothing is said but the number itself."""
+
+MOST_SUBJECTS = 5
+NEAR = 3.0
+"""An indicator is guilty with the strongest one when its own evidence is within this many nats of it."""
+
+
+def collect(
+    model: str,
+    version: str | None,
+    memory: Memory,
+    bets: Bets,
+    texts: tuple[str, ...],
+    expected: Floats,
+    floor: Floats,
+    compared_with: str | None = None,
+) -> list[Evidence]:
+    """One `Evidence` per group of signals. `texts`, `expected`, `floor` (j,) belong to the detector's indicators.
+
+    Where the memory has two arms, the expected rate is the other version's over the same interval.
+    """
+    found = []
+    per_group = log_sum(memory.log_m, bets.group, len(bets.groups))
+    for group, name in enumerate(bets.groups):
+        of_group = np.flatnonzero(bets.group == group)
+        best = of_group[np.argmax(memory.log_m[of_group])]
+        signal = bets.signals[bets.signal[best]]
+        log_e = float(per_group[group])
+        n = int((memory.asked[0, bets.indicator] - memory.asked_before[0])[best])
+        effect, subjects = 0.0, ()
+        if log_e >= QUIET:
+            effect = _effect(memory, bets, int(best), expected)
+            subjects = _guilty(memory, bets, of_group, texts, expected)
+        found.append(
+            Evidence(
+                model=model,
+                model_version=version,
+                group=name,
+                signal=signal,
+                log_e=log_e,
+                effect=effect,
+                floor=float(floor[bets.indicator[best]]),
+                n=n,
+                onset=float(memory.since[best]),
+                subjects=subjects,
+                compared_with=compared_with,
+            )
+        )
+    return found
+
+
+def _rates(memory: Memory, bets: Bets, component: int, expected: Floats) -> tuple[float, float]:
+    """Rate since the component's onset, and what it should be; smoothed, so that both stay inside (0, 1)."""
+    of = bets.indicator[component]
+    asked = memory.asked[:, of] - memory.asked_before[:, component]
+    yes = memory.yes[:, of] - memory.yes_before[:, component]
+    rates = (yes + 0.5) / (asked + 1.0)
+    return float(rates[0]), float(rates[1] if rates.size > 1 else expected[of])
+
+
+def _effect(memory: Memory, bets: Bets, component: int, expected: Floats) -> float:
+    rate, should = _rates(memory, bets, component, expected)
+    moved = logit(np.array([rate, should]))
+    return float(moved[0] - moved[1])
+
+
+def _guilty(
+    memory: Memory, bets: Bets, of_group: Ints, texts: tuple[str, ...], expected: Floats
+) -> tuple[Subject, ...]:
+    """The indicators whose evidence comes near the strongest one's, strongest first, each once."""
+    order = of_group[np.argsort(-memory.log_m[of_group], kind="stable")]
+    limit = max(memory.log_m[order[0]] - NEAR, LOG_ZERO + 1)
+    subjects: dict[int, Subject] = {}
+    for component in order[memory.log_m[order] >= limit]:
+        of = int(bets.indicator[component])
+        if of not in subjects:
+            rate, should = _rates(memory, bets, int(component), expected)
+            signal = bets.signals[bets.signal[component]]
+            subjects[of] = Subject(indicator=texts[of], signal=signal, rate=rate, expected=should)
+        if len(subjects) == MOST_SUBJECTS:
+            break
+    return tuple(subjects.values())

@@ -1,0 +1,141 @@
+"""The sequential kernel: Shiryaev-Roberts e-detectors over indicator counts, in log space, all at once.
+
+A *component* bets that one indicator has moved to one side by one amount. With L the likelihood ratio of that bet
+against the boundary of the null, and c the share of the false-page budget that the elapsed time earned it,
+
+    M <- L * (M + c)        and a page is allowed when the sum of M over a group of components reaches 1.
+
+If every L has conditional mean at most 1 under the null, E[sum of M at a stopping time] <= E[elapsed time] / T for
+shares that add up to one, whatever the dependence between components: the mean time to the first false page over
+everything is at least the period T. (e-detectors: Shin, Ramdas, Rinaldo, arXiv 2203.03532. The bets on indicators
+with an effect floor, tempering and wall-clock shares are described in docs/detection.md.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from poisonwatch.types import Floats, Ints
+
+THETAS = (0.15, 0.4, 1.0, 2.5)
+"""How far beyond the null boundary the alternatives stand, in log-odds."""
+
+LOG_ZERO = -745.0
+"""Stands for log 0: the smallest logarithm whose exponential is still a float above zero."""
+
+LOG_CAP = 6.9
+"""Ceiling of a component's log M (a thousand budgets): evidence beyond it must not delay the resolution."""
+
+@dataclass(frozen=True, slots=True)
+class Bets:
+    """The components of one detector, those of one signal side by side; all arrays (c,).
+
+    `indicator` says whose counts a component reads, `signal` and `group` what its evidence belongs to (indices into the
+    names), `sign` +1 for a rise and -1 for a fall, `theta` the step of the alternative.
+    `weight` is the component's share of the budget; the shares of one detector add up to that detector's share.
+    """
+
+    signals: tuple[str, ...]
+    groups: tuple[str, ...]
+    indicator: Ints
+    signal: Ints
+    group: Ints
+    sign: Floats
+    theta: Floats
+    weight: Floats
+
+
+def lay_bets(
+    signal_of: Ints,
+    sides: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
+    signals: tuple[tuple[str, str], ...],
+    shares: dict[str, float],
+) -> Bets:
+    """Components for indicators (j,) of `signals` (name, group); `shares` has the budget share of each group.
+
+    A group's share is divided equally over its signals, a signal's over its components.
+    """
+    indicator, side = np.nonzero(sides)
+    indicator = np.repeat(indicator, len(THETAS))
+    sign = np.repeat(np.where(side == 0, 1.0, -1.0), len(THETAS))
+    signal = signal_of[indicator]
+    group_names = tuple(dict.fromkeys(group for _, group in signals))
+    group_of_signal = np.array([group_names.index(group) for _, group in signals], np.int64)
+    per_signal = np.array([shares[group] for _, group in signals]) / np.bincount(group_of_signal)[group_of_signal]
+    return Bets(
+        signals=tuple(name for name, _ in signals),
+        groups=group_names,
+        indicator=indicator,
+        signal=signal,
+        group=group_of_signal[signal],
+        sign=sign,
+        theta=np.tile(THETAS, indicator.size // len(THETAS)),
+        weight=per_signal[signal] / np.bincount(signal, minlength=len(signals))[signal],
+    )
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a detector remembers between steps. `arms` is 1 against a baseline, 2 where two versions are compared.
+
+    `log_m`, `cusum`, `since` (c,): the e-detector, and a CUSUM with the time of its last restart, which places the
+    onset. `asked`, `yes` (arms, j): counts so far; `asked_before`, `yes_before` (arms, c): the counts at the restart.
+    """
+
+    log_m: Floats
+    cusum: Floats
+    since: Floats
+    asked: Ints
+    yes: Ints
+    asked_before: Ints
+    yes_before: Ints
+
+    @classmethod
+    def fresh(cls, bets: Bets, indicators: int, arms: int = 1) -> Memory:
+        """Nothing seen yet."""
+        components = bets.indicator.size
+        return cls(
+            log_m=np.full(components, LOG_ZERO),
+            cusum=np.zeros(components),
+            since=np.zeros(components),
+            asked=np.zeros((arms, indicators), np.int64),
+            yes=np.zeros((arms, indicators), np.int64),
+            asked_before=np.zeros((arms, components), np.int64),
+            yes_before=np.zeros((arms, components), np.int64),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def advance(
+    memory: Memory, bets: Bets, log_l: Floats, share_of_time: float, asked: Ints, yes: Ints, start: float
+) -> None:
+    """One step: `log_l` (c,) for counts `asked`, `yes` (arms, j) of a block that began at `start`.
+
+    `share_of_time` is elapsed time over budget period since the previous step, times the detector's weight.
+    """
+    restart = memory.cusum <= 0
+    if restart.any():
+        of = bets.indicator[restart]
+        memory.since[restart] = start
+        memory.asked_before[:, restart] = memory.asked[:, of]
+        memory.yes_before[:, restart] = memory.yes[:, of]
+    memory.cusum = np.maximum(memory.cusum, 0.0) + log_l
+    grown = np.logaddexp(memory.log_m, np.log(bets.weight * share_of_time)) + log_l
+    memory.log_m = np.clip(grown, LOG_ZERO, LOG_CAP)
+    memory.asked += asked
+    memory.yes += yes
+
+
+def log_sum(values: Floats, of: Ints, size: int) -> Floats:
+    """Logarithm of the sums of exp(values) (c,) that share a number in `of` (c,): (size,)."""
+    top = np.full(size, LOG_ZERO)
+    np.maximum.at(top, of, values)
+    with np.errstate(divide="ignore"):
+        return np.maximum(top + np.log(np.bincount(of, np.exp(values - top[of]), size)), LOG_ZERO)

@@ -1,0 +1,33 @@
+"""The exception tree.
+
+    PoisonwatchError            anything that a person can mend; printed as one sentence, never as a traceback
+    ├── ConfigError             the configuration is wrong: names the YAML path and the remedy (exit 65)
+    ├── BaselineError           a reference cannot be built, read or used (exit 65)
+    ├── CheckpointError         a checkpoint cannot be trusted; the agent starts without it and says so
+    └── JournalError            the journal's chain is broken: names the first broken line
+
+Trouble with the data is never an exception: it is a counted reason (see `formats`).
+Any other exception that escapes is a defect of poisonwatch.
+"""
+
+from __future__ import annotations
+
+
+class PoisonwatchError(Exception):
+    """Something that a person can mend; its text says where it is and what to do."""
+
+
+class ConfigError(PoisonwatchError):
+    """The configuration is wrong; the text has one line per place, each with its YAML path."""
+
+
+class BaselineError(PoisonwatchError):
+    """A reference cannot be built, read or used."""
+
+
+class CheckpointError(PoisonwatchError):
+    """A checkpoint is damaged or belongs to something else."""
+
+
+class JournalError(PoisonwatchError):
+    """The journal's hash chain does not hold."""

@@ -1,0 +1,299 @@
+"""Learn the schema of a prediction log from a trusted part of it, so that nobody has to write one."""
+
+from __future__ import annotations
+
+import math
+import random
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from poisonwatch.errors import BaselineError
+from poisonwatch.formats.lenient import Rejected, load_object, timestamp_of
+from poisonwatch.formats.records import name_of
+from poisonwatch.profile.indicators import CONFIDENCE, FEATURE, OUTCOME
+from poisonwatch.types import Column, Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poisonwatch.types import Floats
+
+SAMPLE = 100_000
+"""Values of a column that are kept for its cut points: a uniform sample, drawn with a fixed seed."""
+
+MOST_CLASSES = 50
+MOST_CATEGORIES = 20
+"""Classes and categories with an indicator of their own; the others share one."""
+
+MOST_KNOWN = 1_000
+"""Categories that count as seen before; the rest of a longer list counts as unseen, in the reference too."""
+
+MOST_FEATURES = 500
+TEXT_WORDS = 3.0
+"""A string feature with more words than this on average is text, not a category."""
+
+MOST_NUMERIC_CLASSES = 20
+"""Whole numbers with at most this many different values are classes; with more, the model predicts a number."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was met in one place of the records."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    numbers: array[float] = field(default_factory=lambda: array("d"))
+    met: int = 0
+    names: Counter[str] = field(default_factory=Counter)
+    words: int = 0
+    whole: bool = True
+
+    def note(self, value: object, rng: random.Random) -> None:
+        """Take one value into account."""
+        if isinstance(value, bool):
+            self._name(value, "bool")
+        elif isinstance(value, int | float):
+            self._number(value, rng)
+        elif isinstance(value, str):
+            self._name(value, "string")
+            self.words += len(value.split())
+        elif isinstance(value, list):
+            self.kinds["list"] += 1
+        elif value is not None:
+            self.kinds["object"] += 1
+
+    def _number(self, value: float, rng: random.Random) -> None:
+        try:
+            number = float(value)
+        except OverflowError:
+            return
+        if not math.isfinite(number):
+            return
+        self.kinds["number"] += 1
+        self.whole = self.whole and number.is_integer()
+        self.met += 1
+        if len(self.numbers) < SAMPLE:
+            self.numbers.append(number)
+        elif (slot := rng.randrange(self.met)) < SAMPLE:
+            self.numbers[slot] = number
+        self._count(number)
+
+    def _name(self, value: object, kind: str) -> None:
+        self.kinds[kind] += 1
+        self._count(value)
+
+    def _count(self, value: object) -> None:
+        name = name_of(value)
+        if name in self.names or len(self.names) < 10 * MOST_KNOWN:
+            self.names[name] += 1
+
+    def column(self, name: str, most: int) -> Column | None:
+        """The column that these values make, or None where they make none."""
+        total = self.kinds.total()
+        if not total or self.kinds["object"] == total:
+            return None
+        if self.kinds["list"]:
+            return Column(name=name, kind="embedding", values=("present",))
+        if self.kinds["number"] == total:
+            return Column(name=name, kind="numerical")
+        if self.kinds["string"] == total and self.words / total > TEXT_WORDS:
+            return Column(name=name, kind="text", values=("present",))
+        return self.categories(name, most)
+
+    def categories(self, name: str, most: int) -> Column:
+        """A categorical column: the most frequent values with codes of their own, the rest folded."""
+        ranked = [value for value, _ in sorted(self.names.items(), key=lambda item: (-item[1], item[0]))]
+        return Column(
+            name=name, kind="categorical", values=tuple(ranked[:most]), folded=tuple(ranked[most:MOST_KNOWN])
+        )
+
+
+@dataclass(slots=True)
+class Inference:
+    """What a pass over the reference found: the schema, a sample of every numerical column, the span of time."""
+
+    schema: Schema
+    samples: dict[str, Floats]
+    singletons: dict[str, int]
+    first: float
+    last: float
+    records: int
+    timed: int
+    ignored_features: int
+    labels: dict[str, tuple[int, int]]
+
+
+class _Inspector:
+    """Collects what `Inference` needs, record by record."""
+
+    def __init__(self) -> None:
+        self._rng = random.Random(0)  # noqa: S311 - a reproducible sample, no secret
+        self.models: Counter[str] = Counter()
+        self.outcome, self.confidence = _Seen(), _Seen()
+        self.features: dict[str, _Seen] = {}
+        self.widths: Counter[int] = Counter()
+        self.listed: list[_Seen] = []
+        self.text = self.embedding = self.records = self.timed = self.ignored = 0
+        self.first, self.last = math.inf, -math.inf
+        self.labelled: Counter[str] = Counter()
+        self.wrong: Counter[str] = Counter()
+
+    def note(self, record: dict[str, Any]) -> None:
+        """Take one record into account; records without a prediction are left to the decoder to reject."""
+        prediction = record.get("prediction")
+        if prediction is None or isinstance(prediction, list | dict):
+            return
+        self.records += 1
+        try:
+            time = timestamp_of(record)
+        except Rejected:
+            time = None
+        if time is not None:
+            self.timed += 1
+            self.first, self.last = min(self.first, time), max(self.last, time)
+        if isinstance(record.get("model"), str):
+            self.models[record["model"]] += 1
+        self.outcome.note(prediction, self._rng)
+        self.confidence.note(_confidence(record), self._rng)
+        self.text += isinstance(record.get("text"), str)
+        self.embedding += isinstance(record.get("embedding"), list)
+        self._note_features(record.get("features"))
+        label = record.get("label")
+        if label is not None and not isinstance(label, list | dict):
+            name = name_of(prediction)
+            self.labelled[name] += 1
+            self.wrong[name] += name_of(label) != name
+
+    def _note_features(self, features: object) -> None:
+        if isinstance(features, dict):
+            for name, value in features.items():
+                if name in self.features or len(self.features) < MOST_FEATURES:
+                    self.features.setdefault(name, _Seen()).note(value, self._rng)
+                else:
+                    self.ignored += 1
+        elif isinstance(features, list):
+            self.widths[len(features)] += 1
+            while len(self.listed) < min(len(features), MOST_FEATURES):
+                self.listed.append(_Seen())
+            for seen, value in zip(self.listed, features, strict=False):
+                seen.note(value, self._rng)
+
+
+def _confidence(record: dict[str, Any]) -> object:
+    stated = record.get("confidence")
+    if stated is not None:
+        return stated
+    found = record.get("probabilities", record.get("scores"))
+    members = list(found.values()) if isinstance(found, dict) else found
+    if isinstance(members, list) and members and all(isinstance(p, int | float) for p in members):
+        return max(members)
+    return None
+
+
+def infer(lines: Iterable[bytes], model: str | None = None) -> Inference:
+    """Look at every line of a reference. With `model`, only records of that model or of none count.
+
+    Raises:
+        BaselineError: when the log holds several models and none was chosen, or no usable record.
+    """
+    inspector = _Inspector()
+    other: Counter[str] = Counter()
+    for line in lines:
+        try:
+            record = load_object(line)
+        except Rejected:
+            continue
+        named = record.get("model")
+        if model is not None and named not in {None, model}:
+            other[str(named)[:80]] += 1
+            continue
+        inspector.note(record)
+    if not inspector.records:
+        found = f"; it holds records of {', '.join(sorted(other)[:5])}" if other else ""
+        what = f"no record of the model {model!r}" if model is not None else "no record with a prediction"
+        msg = f"the reference has {what}{found}"
+        raise BaselineError(msg)
+    if len(inspector.models) > 1:
+        names = ", ".join(sorted(inspector.models)[:5])
+        msg = f"the reference holds several models ({names}): choose one with --model"
+        raise BaselineError(msg)
+    return _conclude(inspector, model)
+
+
+def _conclude(found: _Inspector, model: str | None) -> Inference:
+    samples: dict[str, Floats] = {}
+    singletons: dict[str, int] = {}
+    seen_by_name: dict[str, _Seen] = {}
+    if found.listed and found.features:
+        msg = "the reference's `features` are sometimes an object and sometimes a list: use one shape"
+        raise BaselineError(msg)
+    if len(found.widths) > 1:
+        sizes = ", ".join(str(width) for width in sorted(found.widths)[:5])
+        msg = f"the reference's `features` lists have different lengths ({sizes}): every list must have the same"
+        raise BaselineError(msg)
+    features = []
+    if found.listed:
+        for number, seen in enumerate(found.listed):
+            features.append(Column(name=f"features[{number}]", kind="numerical"))
+            seen_by_name[features[-1].name] = seen
+    for name, seen in found.features.items():
+        column = seen.column(FEATURE + name, MOST_CATEGORIES)
+        if column is not None:
+            features.append(column)
+            seen_by_name[column.name] = seen
+    outcome = _outcome(found.outcome)
+    seen_by_name[OUTCOME] = found.outcome
+    confidence = found.confidence.kinds["number"] > 0
+    for column in (outcome, *features):
+        seen = seen_by_name[column.name]
+        if column.kind == "numerical":
+            samples[column.name] = np.array(seen.numbers)
+        elif column.kind == "categorical":
+            singletons[column.name] = sum(count == 1 for count in seen.names.values())
+    if confidence:
+        samples[CONFIDENCE] = np.array(found.confidence.numbers)
+    schema = Schema(
+        model=model if model is not None else next(iter(found.models), None),
+        outcome=outcome,
+        features=(*features, *_presence(found)),
+        layout="list" if found.listed else "object" if found.features else "none",
+        confidence=confidence,
+        text=bool(found.text),
+        embedding=bool(found.embedding),
+    )
+    return Inference(
+        schema=schema,
+        samples=samples,
+        singletons=singletons,
+        first=found.first,
+        last=found.last,
+        records=found.records,
+        timed=found.timed,
+        ignored_features=found.ignored,
+        labels=_labels(found, outcome),
+    )
+
+
+def _labels(found: _Inspector, outcome: Column) -> dict[str, tuple[int, int]]:
+    """How many predictions of each class had a label, and how many of these labels said otherwise."""
+    classes = outcome.values if outcome.kind == "categorical" else ()
+    return {name: (found.labelled[name], found.wrong[name]) for name in classes if found.labelled[name]}
+
+
+def _outcome(seen: _Seen) -> Column:
+    numeric = seen.kinds["number"] == seen.kinds.total()
+    if numeric and not (seen.whole and len(seen.names) <= MOST_NUMERIC_CLASSES):
+        return Column(name=OUTCOME, kind="numerical")
+    return seen.categories(OUTCOME, MOST_CLASSES)
+
+
+def _presence(found: _Inspector) -> list[Column]:
+    """The record's own text and embedding, as columns of which the presence is counted."""
+    return [
+        Column(name=name, kind=name, values=("present",))
+        for name, there in (("text", found.text), ("embedding", found.embedding))
+        if there
+    ]

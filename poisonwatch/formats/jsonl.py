@@ -1,0 +1,431 @@
+"""Native JSON lines: one prediction a line (`JsonlPredictions`), one label a line (`JsonlFeedback`)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import datetime
+from itertools import repeat
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from poisonwatch.formats.lenient import Rejected, load_object, read_record, timestamp_of
+from poisonwatch.formats.records import (
+    EARLIEST,
+    LATEST,
+    MOST_EXTRAS,
+    Timestamp,
+    codes_by_value,
+    listed_features,
+    name_of,
+    object_features,
+    record_struct,
+    seconds,
+)
+from poisonwatch.profile.indicators import code_rows, number_rows, unseen_code
+from poisonwatch.types import UNVERSIONED, Batch, Decoded, Feedback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from poisonwatch.types import Codes, Column, Floats, Schema
+
+CHUNK = 1 << 16
+"""Bytes that are held as Python objects at once: more of them fall out of the processor's cache."""
+
+MOST_SAMPLES = 3
+LONGEST_SAMPLE = 500
+"""Rejected lines that a block gives to the dead-letter file, and bytes of each."""
+
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def chunks(block: bytes, size: int = CHUNK) -> Iterator[bytes]:
+    """Cut a block of complete lines into pieces of about `size` bytes, between lines."""
+    start = 0
+    while start < len(block):
+        end = block.rfind(b"\n", start, start + size) + 1 or block.find(b"\n", start + size) + 1 or len(block)
+        yield block[start:end]
+        start = end
+
+
+class _Tally:
+    """What went wrong in one block. `at` holds before which kept record each rejected line stood."""
+
+    def __init__(self) -> None:
+        self.rejected: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.samples: list[tuple[str, bytes]] = []
+        self.at: list[int] = []
+
+    def reject(self, reason: str, line: bytes, at: int) -> None:
+        self.rejected[reason] += 1
+        self.at.append(at)
+        if len(self.samples) < MOST_SAMPLES:
+            self.samples.append((reason, line[:LONGEST_SAMPLE]))
+
+
+class JsonlPredictions:
+    """Decodes predictions of one or several models, each by its own schema.
+
+    With one model every line is taken for it, and a record that names another is rejected; with several, a line goes
+    to the model that it names. `timed=False` takes records without a timestamp too (a reference); their time is NaN.
+    """
+
+    def __init__(self, schemas: dict[str, Schema], longest_line: int, *, timed: bool = True) -> None:
+        self._readers = {model: _Reader(model, schema, timed=timed) for model, schema in schemas.items()}
+        self._longest = longest_line
+        self._model_of = msgspec.json.Decoder(msgspec.defstruct("Header", [("model", str | None, None)]))
+
+    def decode(self, block: bytes, latest: float = LATEST) -> Decoded:
+        """Columns of a block of complete lines. Records with a timestamp after `latest` are rejected."""
+        tally = _Tally()
+        if len(self._readers) == 1:
+            (reader,) = self._readers.values()
+            return _decoded(_count_lines(block), [reader.read(block, latest, self._longest, tally)], tally)
+        routed: dict[str, list[bytes]] = {}
+        lines = [line for line in block.splitlines() if line.strip()]
+        for line in lines:
+            try:
+                model = self._model_of.decode(line).model
+            except DECODE_ERRORS:
+                tally.reject("malformed", line, 0)
+                continue
+            if model in self._readers:
+                routed.setdefault(model, []).append(line)
+            else:
+                tally.reject("missing_model" if model is None else "other_model", line, 0)
+        batches = [
+            self._readers[model].read(b"\n".join(mine) + b"\n", latest, self._longest, tally)
+            for model, mine in routed.items()
+        ]
+        return _decoded(len(lines), batches, tally)
+
+
+def _count_lines(block: bytes) -> int:
+    return block.count(b"\n") + (not block.endswith(b"\n") and bool(block))
+
+
+def _decoded(lines: int, batches: list[Batch], tally: _Tally) -> Decoded:
+    return Decoded(
+        lines=lines,
+        batches=tuple(batches),
+        rejected=dict(tally.rejected),
+        faults={reason: count for reason, count in tally.faults.items() if count},
+        samples=tuple(tally.samples),
+    )
+
+
+class _Reader:
+    """Decodes the predictions of one model."""
+
+    def __init__(self, model: str, schema: Schema, *, timed: bool) -> None:
+        self._model, self._schema, self._timed = model, schema, timed
+        self._numbers, self._columns = number_rows(schema), code_rows(schema)
+        self._extras: tuple[str, ...] = ()
+        self._feature_extras: tuple[str, ...] = ()
+        self._codes = [codes_by_value(column) for column in self._columns]
+        numerical = [f"f{n}" for n, column in object_features(schema) if column.kind == "numerical"]
+        self._get_numerical = attrgetter(*numerical) if numerical else None
+        self._listed = listed_features(schema)
+        self._getters = [self._getter(column) for column in self._columns]
+        self._compile()
+
+    def _compile(self) -> None:
+        self._kind = record_struct(self._schema, self._extras, self._feature_extras)
+        self._decoder = msgspec.json.Decoder(self._kind)
+
+    def _getter(self, column: Column) -> Callable[[Any], Any]:
+        if column is self._schema.outcome or column.name in {"text", "embedding"}:
+            return attrgetter(column.name)
+        return attrgetter(f"features.f{self._schema.features.index(column)}")
+
+    def read(self, block: bytes, latest: float, longest: int, tally: _Tally) -> Batch:
+        """Columns of all lines of a block that are predictions of this model."""
+        parts = []
+        kept = 0
+        tally.at = []
+        for chunk in chunks(block):
+            known = len(tally.at)
+            records = self._records(chunk, longest, tally)
+            part = self._part(records, latest, tally, known, kept)
+            kept += part[0].size
+            parts.append(part)
+        versions: dict[str, int] = {}
+        codes = [
+            np.array([versions.setdefault(name, len(versions)) for name in part[2]], np.int32)[part[1]] for part in parts
+        ]
+        return Batch(
+            model=self._model,
+            time=np.concatenate([part[0] for part in parts]) if parts else np.empty(0),
+            version=np.concatenate(codes) if parts else np.empty(0, np.int32),
+            versions=tuple(versions),
+            numbers=np.concatenate([part[3] for part in parts], axis=1)
+            if parts
+            else np.empty((len(self._numbers), 0)),
+            codes=np.concatenate([part[4] for part in parts], axis=1)
+            if parts
+            else np.empty((len(self._columns), 0), np.int32),
+            rejected_at=np.array(sorted(tally.at), np.int64),
+        )
+
+    def _records(self, chunk: bytes, longest: int, tally: _Tally) -> list[Any]:
+        """Records of a chunk; rejected lines are noted with the place where they stood among the chunk's records."""
+        try:
+            records = self._decoder.decode_lines(chunk)
+        except DECODE_ERRORS:
+            records = None
+        # A value that spans lines, or two on one line, is no line-oriented record, whatever the decoder makes of it.
+        if records is not None and len(records) == _count_lines(chunk) and len(chunk) <= longest:
+            return records
+        records = []
+        for line in chunk.split(b"\n"):
+            if not line.strip():
+                continue
+            if len(line) >= longest:
+                tally.reject("too_long", line, len(records))
+                continue
+            try:
+                records.append(self._record(line, tally))
+            except Rejected as rejected:
+                tally.reject(rejected.args[0], line, len(records))
+        return records
+
+    def _record(self, line: bytes, tally: _Tally) -> Any:
+        for _ in range(MOST_EXTRAS):
+            try:
+                return self._decoder.decode(line)
+            except DECODE_ERRORS as error:
+                if not self._learn(str(error)):
+                    break
+        return read_record(line, self._kind, self._schema, tally.faults)
+
+    def _learn(self, error: str) -> bool:
+        """Make an unknown field known, so that the next record that has it decodes at full speed."""
+        if not error.startswith("Object contains unknown field `"):
+            return False
+        name, _, path = error.removeprefix("Object contains unknown field `").rpartition("`")
+        if "$.features" in path:
+            self._feature_extras = (*self._feature_extras, name)
+        elif not path:
+            self._extras = (*self._extras, name)
+        else:
+            return False
+        self._compile()
+        return True
+
+    def _part(
+        self, records: list[Any], latest: float, tally: _Tally, known: int, before: int
+    ) -> tuple[Floats, Codes, tuple[str, ...], Floats, Codes]:
+        """Time, version codes, versions, numbers and codes of the records that are accepted."""
+        self._count_extras(records, tally)
+        time = _times(list(map(_get_timestamp, records)))
+        predictions = list(map(_get_prediction, records))
+        keep, reasons = self._accept(records, time, predictions, latest)
+        numbers, codes = self._columns_of(records, predictions, tally)
+        version, versions = _versions(list(map(_get_version, records)))
+        if reasons:
+            # The place of a line among all records becomes its place among the accepted ones.
+            place = np.concatenate(([0], np.cumsum(keep)))
+            tally.at[known:] = place[np.array(tally.at[known:], np.int64)].tolist()
+            for index, reason in reasons.items():
+                tally.reject(reason, msgspec.json.encode(_plain(records[index])), int(place[index]))
+            time, version, numbers, codes = time[keep], version[keep], numbers[:, keep], codes[:, keep]
+        tally.at[known:] = [before + at for at in tally.at[known:]]
+        return time, version, versions, numbers, codes
+
+    def _accept(
+        self, records: list[Any], time: Floats, predictions: list[Any], latest: float
+    ) -> tuple[np.ndarray[tuple[int], np.dtype[np.bool_]], dict[int, str]]:
+        """Which records are accepted, and why each of the others is not."""
+        keep = np.ones(len(records), np.bool_)
+        reasons: dict[int, str] = {}
+
+        def refuse(where: Sequence[int], reason: str) -> None:
+            for index in where:
+                reasons.setdefault(int(index), reason)
+                keep[index] = False
+
+        timed = ~np.isnan(time)
+        if self._timed and not timed.all():
+            refuse(np.flatnonzero(~timed).tolist(), "missing_timestamp")
+        absurd = timed & ~((time >= EARLIEST) & (time <= LATEST))
+        if absurd.any():
+            refuse(np.flatnonzero(absurd).tolist(), "absurd_timestamp")
+        future = timed & (time > latest)
+        if future.any():
+            refuse(np.flatnonzero(future).tolist(), "future_timestamp")
+        if None in predictions:
+            refuse([i for i, p in enumerate(predictions) if p is None], "missing_prediction")
+        if self._schema.model is not None:
+            models = list(map(_get_model, records))
+            if models.count(self._schema.model) + models.count(None) != len(models):
+                refuse([i for i, m in enumerate(models) if m not in {None, self._schema.model}], "other_model")
+        return keep, reasons
+
+    def _columns_of(self, records: list[Any], predictions: list[Any], tally: _Tally) -> tuple[Floats, Codes]:
+        n = len(records)
+        numbers = np.empty((len(self._numbers), n))
+        row = 0
+        if self._schema.confidence:
+            numbers[row] = _confidences(records, tally)
+            row += 1
+        if self._schema.outcome.kind == "numerical":
+            numbers[row] = np.array(predictions, np.float64)
+            row += 1
+        if self._listed:
+            numbers[row:] = _listed([record.features for record in records], self._listed, tally)
+        elif self._get_numerical is not None:
+            features = list(map(_get_features, records))
+            numbers[row:] = np.array(list(map(self._get_numerical, features)), np.float64).reshape(n, -1).T
+        codes = np.empty((len(self._columns), n), np.int32)
+        for row, (column, getter) in enumerate(zip(self._columns, self._getters, strict=True)):
+            values = predictions if column is self._schema.outcome else list(map(getter, records))
+            if column.kind == "categorical":
+                found = map(self._codes[row].get, values, repeat(unseen_code(column)))
+                codes[row] = np.fromiter(found, np.int32, n)
+            else:
+                codes[row] = [_is_present(value) for value in values]
+        return numbers, codes
+
+    def _count_extras(self, records: list[Any], tally: _Tally) -> None:
+        for number in range(len(self._extras)):
+            values = list(map(attrgetter(f"x{number}"), records))
+            tally.faults["unknown_field"] += len(values) - values.count(msgspec.UNSET)
+        for number in range(len(self._feature_extras)):
+            values = list(map(attrgetter(f"features.x{number}"), records))
+            tally.faults["unknown_feature"] += len(values) - values.count(msgspec.UNSET)
+
+
+_get_timestamp = attrgetter("timestamp")
+_get_prediction = attrgetter("prediction")
+_get_version = attrgetter("model_version")
+_get_model = attrgetter("model")
+_get_features = attrgetter("features")
+_get_confidence = attrgetter("confidence")
+
+
+def _is_present(value: object) -> bool:
+    return value is not None and value is not msgspec.UNSET and value != b"null"
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """What a rejected record said, for the dead-letter file."""
+    return {name: value for name in ("timestamp", "prediction", "model") if (value := getattr(record, name)) is not None}
+
+
+def _times(values: list[Any]) -> Floats:
+    """Unix seconds (n,) of timestamps that are numbers, datetimes or absent."""
+    try:
+        return np.fromiter(map(datetime.timestamp, values), np.float64, len(values))
+    except TypeError:
+        pass
+    try:
+        return np.array(values, np.float64)
+    except TypeError:
+        return np.array([v.timestamp() if isinstance(v, datetime) else math.nan if v is None else v for v in values])
+
+
+def _versions(values: list[Any]) -> tuple[Codes, tuple[str, ...]]:
+    """Codes (n,) and names of the versions."""
+    if values and values.count(values[0]) == len(values):
+        values, n = values[:1], len(values)
+    else:
+        n = len(values)
+    names = {value: UNVERSIONED if value is None else name_of(value) for value in dict.fromkeys(values)}
+    unique = tuple(dict.fromkeys(names.values()))
+    place = {value: unique.index(name) for value, name in names.items()}
+    if len(values) != n:
+        return np.zeros(n, np.int32), unique
+    return np.fromiter(map(place.__getitem__, values), np.int32, n), unique
+
+
+def _confidences(records: list[Any], tally: _Tally) -> Floats:
+    """Confidences (n,): as stated, else the largest probability; outside of [0, 1] they are missing."""
+    found = np.array(list(map(_get_confidence, records)), np.float64)
+    missing = np.flatnonzero(np.isnan(found))
+    for index in missing.tolist():
+        record = records[index]
+        probabilities = record.probabilities if record.probabilities is not None else record.scores
+        if probabilities:
+            found[index] = max(probabilities.values() if isinstance(probabilities, dict) else probabilities)
+    outside = (found < 0) | (found > 1)
+    if outside.any():
+        tally.faults["confidence_out_of_range"] += int(outside.sum())
+        found[outside] = math.nan
+    return found
+
+
+def _listed(values: list[list[float | None]], width: int, tally: _Tally) -> Floats:
+    """Features given as lists: (width, n), cut or filled with missing values where the length is wrong."""
+    wrong = sum(len(value) != width for value in values)
+    if wrong:
+        tally.faults["features_wrong_length"] += wrong
+        values = [(value + [None] * width)[:width] for value in values]
+    return np.array(values, np.float64).reshape(len(values), width).T
+
+
+class _Label(msgspec.Struct, gc=False, forbid_unknown_fields=False):
+    timestamp: Timestamp | None = None
+    prediction_id: str | float | None = None
+    request_id: str | float | None = None
+    inference_id: str | float | None = None
+    label: str | bool | float | None = None
+    source: str | float | None = None
+
+
+class JsonlFeedback:
+    """Decodes labels: `timestamp`, `prediction_id`, `label`, and the optional `source`."""
+
+    def __init__(self, longest_line: int) -> None:
+        self._decoder = msgspec.json.Decoder(_Label)
+        self._longest = longest_line
+
+    def decode(self, block: bytes, latest: float = LATEST) -> Decoded:
+        """Columns of a block of complete lines. Labels with a timestamp after `latest` are rejected."""
+        tally = _Tally()
+        times: list[float] = []
+        rows: list[tuple[str, str, str | None]] = []
+        lines = [line for line in block.split(b"\n") if line.strip()]
+        for line in lines:
+            try:
+                time, row = self._read(line, latest)
+            except Rejected as rejected:
+                tally.reject(rejected.args[0], line, 0)
+            else:
+                times.append(time)
+                rows.append(row)
+        ids, labels, sources = zip(*rows, strict=True) if rows else ((), (), ())
+        feedback = Feedback(np.array(times, np.float64), ids, labels, sources)
+        return Decoded(
+            lines=len(lines), feedback=feedback, rejected=dict(tally.rejected), samples=tuple(tally.samples)
+        )
+
+    def _read(self, line: bytes, latest: float) -> tuple[float, tuple[str, str, str | None]]:
+        if len(line) >= self._longest:
+            raise Rejected("too_long")
+        try:
+            label = self._decoder.decode(line)
+        except DECODE_ERRORS:
+            timestamp_of(load_object(line))
+            raise Rejected("wrong_type") from None
+        identity = next(
+            (i for i in (label.prediction_id, label.request_id, label.inference_id) if i is not None), None
+        )
+        for value, reason in (
+            (label.timestamp, "missing_timestamp"),
+            (identity, "missing_prediction_id"),
+            (label.label, "missing_label"),
+        ):
+            if value is None:
+                raise Rejected(reason)
+        time = label.timestamp.timestamp() if isinstance(label.timestamp, datetime) else seconds(label.timestamp)
+        if not EARLIEST <= time <= LATEST:
+            raise Rejected("absurd_timestamp")
+        if time > latest:
+            raise Rejected("future_timestamp")
+        return time, (name_of(identity), name_of(label.label), None if label.source is None else name_of(label.source))
+

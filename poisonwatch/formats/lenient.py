@@ -1,0 +1,186 @@
+"""The slow path: one line that the typed decoder refused, looked at value by value.
+
+What makes a prediction worthless (no prediction, no usable time, no JSON) rejects the line. What is wrong with one value
+only makes that value missing and is counted as a fault: a record must not escape the monitor because one field is odd.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from poisonwatch.formats.records import PASSED, READ, feature_key, object_features, seconds
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from poisonwatch.types import Column, Schema
+
+
+class Rejected(Exception):  # noqa: N818 - carries a reason, is no error
+    """The line is no usable prediction; `args[0]` is the reason under which it is counted."""
+
+
+def load_object(line: bytes) -> dict[str, Any]:
+    """The JSON object of one line.
+
+    Raises:
+        Rejected: when there is none.
+    """
+    try:
+        loaded = json.loads(line.decode())
+    except UnicodeDecodeError:
+        raise Rejected("invalid_utf8") from None
+    except RecursionError:
+        raise Rejected("too_deep") from None
+    except ValueError:
+        raise Rejected("malformed") from None
+    if not isinstance(loaded, dict):
+        raise Rejected("not_an_object")
+    return loaded
+
+
+def timestamp_of(loaded: dict[str, Any]) -> float | None:
+    """Unix seconds, or None where there is no timestamp.
+
+    Raises:
+        Rejected: when there is one that cannot be understood.
+    """
+    try:
+        time = seconds(loaded.get("timestamp"))
+    except ValueError as error:
+        raise Rejected(str(error)) from None
+    if math.isinf(time):
+        raise Rejected("absurd_timestamp")
+    return None if math.isnan(time) else time
+
+
+def read_record(line: bytes, kind: Any, schema: Schema, faults: Counter[str]) -> Any:
+    """One line as an instance of the record struct `kind`; faults of single values are counted.
+
+    Raises:
+        Rejected: when the line is no usable prediction.
+    """
+    loaded = load_object(line)
+    time = timestamp_of(loaded)
+    prediction = loaded.get("prediction")
+    if isinstance(prediction, list | dict):
+        raise Rejected("wrong_type")
+    if isinstance(prediction, int | float) and not isinstance(prediction, bool):
+        prediction = _finite(prediction)
+        if prediction is None:
+            raise Rejected("not_finite")
+    elif prediction is not None and schema.outcome.kind == "numerical":
+        raise Rejected("wrong_type")
+    model = loaded.get("model")
+    if model is not None and not isinstance(model, str):
+        raise Rejected("wrong_type")
+    known = {*READ, *PASSED}
+    faults["unknown_field"] += sum(name not in known for name in loaded)
+    values = {
+        "timestamp": time,
+        "prediction": prediction,
+        "confidence": _number(loaded, "confidence", faults),
+        "probabilities": _probabilities(loaded, "probabilities", faults),
+        "scores": _probabilities(loaded, "scores", faults),
+        "text": _text(loaded, "text", faults) if schema.text else None,
+        "embedding": msgspec.UNSET if loaded.get("embedding") is None else msgspec.Raw(b"[]"),
+        "model": model,
+        "model_version": _version(loaded.get("model_version"), faults),
+    }
+    features = loaded.get("features")
+    if schema.layout == "object":
+        fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        values["features"] = fields["features"](**_features(features, schema, faults))
+    elif schema.layout == "list":
+        values["features"] = _listed(features, faults)
+    return kind(**values)
+
+
+def _finite(value: float) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(values: dict[str, Any], key: str, faults: Counter[str], name: str | None = None) -> float | None:
+    value = values.get(key)
+    if value is None:
+        return None
+    if not _is_number(value):
+        faults[f"{name or key}_wrong_type"] += 1
+        return None
+    number = _finite(value)
+    if number is None:
+        faults[f"{name or key}_not_finite"] += 1
+    return number
+
+
+def _probabilities(loaded: dict[str, Any], key: str, faults: Counter[str]) -> list[float] | dict[str, float] | None:
+    found = loaded.get(key)
+    if found is None:
+        return None
+    members = found.values() if isinstance(found, dict) else found if isinstance(found, list) else [None]
+    if not all(_is_number(member) and _finite(member) is not None for member in members):
+        faults["probabilities_wrong_type"] += 1
+        return None
+    return {name: float(p) for name, p in found.items()} if isinstance(found, dict) else [float(p) for p in found]
+
+
+def _text(values: dict[str, Any], key: str, faults: Counter[str], name: str | None = None) -> str | None:
+    value = values.get(key)
+    if value is None or isinstance(value, str):
+        return value
+    faults[f"{name or key}_wrong_type"] += 1
+    return None
+
+
+def _version(value: object, faults: Counter[str]) -> str | float | None:
+    if value is None or isinstance(value, str):
+        return value
+    number = _finite(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if number is None:
+        faults["model_version_wrong_type"] += 1
+    return number
+
+
+def _features(found: object, schema: Schema, faults: Counter[str]) -> dict[str, Any]:
+    if found is not None and not isinstance(found, dict):
+        faults["features_wrong_type"] += 1
+    values = found if isinstance(found, dict) else {}
+    known = {feature_key(column) for _, column in object_features(schema)}
+    faults["unknown_feature"] += sum(name not in known for name in values)
+    return {f"f{number}": _feature(values, column, faults) for number, column in object_features(schema)}
+
+
+def _feature(values: dict[str, Any], column: Column, faults: Counter[str]) -> object:
+    key = feature_key(column)
+    value = values.get(key)
+    if column.kind == "numerical":
+        return _number(values, key, faults, "feature")
+    if column.kind == "text":
+        return _text(values, key, faults, "feature")
+    if column.kind == "embedding":
+        return msgspec.UNSET if value is None else msgspec.Raw(b"[]")
+    if isinstance(value, list | dict):
+        faults["feature_wrong_type"] += 1
+        return None
+    return _number(values, key, faults, "feature") if _is_number(value) else value
+
+
+def _listed(found: object, faults: Counter[str]) -> list[float | None]:
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        faults["features_wrong_type"] += 1
+        return []
+    return [_number({"feature": value}, "feature", faults) for value in found]

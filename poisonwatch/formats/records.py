@@ -1,0 +1,168 @@
+"""What one native record may look like: typed structs generated from the schema, and the reading of single values.
+
+The structs let the decoder skip what is not needed and refuse what is not known, in native code. A field that is not
+part of the native record is added to the struct as raw bytes once it has been met, so that it can be counted without
+leaving the fast path.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from poisonwatch.profile.indicators import FEATURE, folded_code
+
+if TYPE_CHECKING:
+    from poisonwatch.types import Column, Schema
+
+EARLIEST, LATEST = 946_684_800.0, 4_102_444_800.0
+"""Event times before 2000 or after 2099 are absurd: milliseconds taken for seconds, a clock never set."""
+
+LONGEST_NAME = 128
+"""Characters of a version or label that are kept."""
+
+READ = (
+    *("timestamp", "prediction", "confidence", "probabilities", "scores", "features", "text", "embedding"),
+    *("model", "model_version"),
+)
+"""Fields of the native record that are read; `scores` is another name of `probabilities`."""
+
+PASSED = ("prediction_id", "request_id", "inference_id", "segment", "source", "latency_ms", "label")
+"""Fields of the native record that are not read further."""
+
+MOST_EXTRAS = 64
+"""Unknown fields that are counted by name's presence; beyond them, unknown fields are skipped unseen."""
+
+Timestamp = float | Annotated[datetime, msgspec.Meta(tz=True)]
+_RAW = msgspec.Raw | msgspec.UnsetType
+_SCALAR = str | bool | float | None
+
+
+def object_features(schema: Schema) -> list[tuple[int, Column]]:
+    """Features that are keys of a record's `features` object, with their number in the schema."""
+    return [(n, column) for n, column in enumerate(schema.features) if column.name.startswith(FEATURE)]
+
+
+def listed_features(schema: Schema) -> int:
+    """How many features a record's `features` list has."""
+    return sum(column.kind == "numerical" for column in schema.features) if schema.layout == "list" else 0
+
+
+def feature_key(column: Column) -> str:
+    """The key of a feature in a record's `features` object."""
+    return column.name.removeprefix(FEATURE)
+
+
+def _feature_type(column: Column) -> Any:
+    if column.kind == "numerical":
+        return float | None
+    if column.kind == "categorical":
+        return _SCALAR
+    return str | None if column.kind == "text" else _RAW
+
+
+def features_struct(schema: Schema, extras: tuple[str, ...]) -> type[msgspec.Struct]:
+    """Struct of the `features` object: attribute f0, f1, ... per feature of the schema, x0, x1, ... per unknown one."""
+    fields: list[Any] = []
+    for number, column in object_features(schema):
+        kind = _feature_type(column)
+        fields.append((f"f{number}", kind, msgspec.UNSET if kind is _RAW else None))
+    fields += [(f"x{number}", _RAW, msgspec.UNSET) for number in range(len(extras))]
+    rename = {f"f{number}": feature_key(column) for number, column in object_features(schema)}
+    rename |= {f"x{number}": name for number, name in enumerate(extras)}
+    return msgspec.defstruct(
+        "Features", fields, rename=rename, forbid_unknown_fields=len(extras) < MOST_EXTRAS, gc=False
+    )
+
+
+def record_struct(schema: Schema, extras: tuple[str, ...], feature_extras: tuple[str, ...]) -> type[msgspec.Struct]:
+    """Struct of a whole record; unknown fields met so far are its attributes x0, x1, ..."""
+    features: Any
+    match schema.layout:
+        case "object":
+            kind = features_struct(schema, feature_extras)
+            features = ("features", kind, msgspec.field(default_factory=kind))
+        case "list":
+            features = ("features", list[float | None], msgspec.field(default_factory=list))
+        case _:
+            features = ("features", _RAW, msgspec.UNSET)
+    numerical = schema.outcome.kind == "numerical"
+    fields: list[Any] = [
+        ("timestamp", Timestamp | None, None),
+        ("prediction", float | None if numerical else _SCALAR, None),
+        ("confidence", float | None, None),
+        ("probabilities", list[float] | dict[str, float] | None, None),
+        ("scores", list[float] | dict[str, float] | None, None),
+        features,
+        ("text", str | None if schema.text else _RAW, None),
+        ("embedding", _RAW, msgspec.UNSET),
+        ("model", str | None, None),
+        ("model_version", str | float | None, None),
+        *((name, _RAW, msgspec.UNSET) for name in PASSED),
+        *((f"x{number}", _RAW, msgspec.UNSET) for number in range(len(extras))),
+    ]
+    rename = {f"x{number}": name for number, name in enumerate(extras)}
+    return msgspec.defstruct(
+        "Record", fields, rename=rename, forbid_unknown_fields=len(extras) < MOST_EXTRAS, gc=False
+    )
+
+
+def name_of(value: object) -> str:
+    """Canonical text of a class, category or version: 1, 1.0 and "1" are the same."""
+    if isinstance(value, str):
+        return value[:LONGEST_NAME]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return json.dumps(value)[:LONGEST_NAME]
+
+
+def codes_by_value(column: Column) -> dict[object, int]:
+    """Code of every value that a record may carry for a categorical column, whichever JSON type it comes in."""
+    codes: dict[object, int] = {}
+    known = [(value, 1 + code) for code, value in enumerate(column.values)]
+    known += [(value, folded_code(column)) for value in column.folded]
+    for value, code in known:
+        codes[value] = code
+        if value in {"true", "false"}:
+            codes[value == "true"] = code
+        number = _number(value)
+        if number is not None and name_of(number) == value:
+            codes.setdefault(number, code)
+    codes[None] = 0
+    return codes
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def seconds(value: object) -> float:
+    """Unix seconds of a timestamp; NaN where there is none.
+
+    Raises:
+        ValueError: with the reason under which the record is counted as rejected.
+    """
+    if value is None:
+        return math.nan
+    if isinstance(value, bool):
+        raise ValueError("wrong_type")
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, str):
+        try:
+            parsed = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("absurd_timestamp") from None
+        if parsed.tzinfo is None:
+            raise ValueError("timestamp_without_zone")
+        return parsed.timestamp()
+    raise ValueError("wrong_type")
+

@@ -1,0 +1,150 @@
+"""Event time: cutting the stream into windows, so that the result does not depend on how it was chopped.
+
+The watermark is the largest event time seen, minus the allowed lateness, and is moved record by record: whether a
+prediction is late depends on the predictions before it, never on which batch brought it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poisonwatch.profile.indicators import Questions
+    from poisonwatch.types import Batch, Floats, Ints
+
+
+@dataclass(slots=True)
+class Window:
+    """One interval [start, end): a profile per model version, and how many lines were rejected meanwhile."""
+
+    start: float
+    end: float
+    profiles: dict[str, Ints] = field(default_factory=dict)
+    last_seen: dict[str, float] = field(default_factory=dict)
+    rejected: int = 0
+
+    def add(self, version: str, profile: Ints, last_seen: float) -> None:
+        """Count one piece of this window."""
+        known = self.profiles.get(version)
+        self.profiles[version] = profile if known is None else known + profile
+        self.last_seen[version] = max(last_seen, self.last_seen.get(version, -math.inf))
+
+
+class Windows:
+    """The open windows of one model.
+
+    `width` and `lateness` in seconds. `late` counts predictions that came after their window was judged.
+    """
+
+    def __init__(self, questions: Questions, width: float, lateness: float) -> None:
+        self._questions = questions
+        self._width = width
+        self._lateness = lateness
+        self._open: dict[int, Window] = {}
+        self._newest = -math.inf
+        self._rejected_before_any = 0
+        self.late = 0
+
+    @property
+    def newest(self) -> float:
+        """The largest event time seen, or minus infinity."""
+        return self._newest
+
+    def absorb(self, batch: Batch) -> Iterator[Window]:
+        """Count a batch; yield the windows that it closes, oldest first."""
+        newest = np.maximum.accumulate(np.concatenate(([self._newest], batch.time)))
+        number = np.floor(batch.time / self._width).astype(np.int64)
+        # A window is judged once the watermark has passed its end.
+        in_time = (number + 1) * self._width > newest[:-1] - self._lateness
+        self.late += int(batch.time.size - in_time.sum())
+        self._count_rejected(newest[batch.rejected_at])
+        if self._rejected_before_any and number.size:
+            self._window(int(number[0])).rejected += self._rejected_before_any
+            self._rejected_before_any = 0
+        self._count(batch, number, None if in_time.all() else np.flatnonzero(in_time))
+        self._newest = float(newest[-1])
+        yield from self._close()
+
+    def advance(self, time: float) -> Iterator[Window]:
+        """Let the clock say that nothing older than `time` will come; yield the windows that this closes."""
+        self._newest = max(self._newest, time + self._lateness) if math.isfinite(self._newest) else self._newest
+        yield from self._close()
+
+    def flush(self) -> Iterator[Window]:
+        """Close everything: the log has ended."""
+        if self._open:
+            yield from self.advance((max(self._open) + 1) * self._width)
+
+    def _count(self, batch: Batch, number: Ints, keep: Ints | None) -> None:
+        time, version, numbers, codes = batch.time, batch.version, batch.numbers, batch.codes
+        if keep is not None:
+            time, version, number = time[keep], version[keep], number[keep]
+            numbers, codes = numbers[:, keep], codes[:, keep]
+        if not time.size:
+            return
+        key = number * len(batch.versions) + version
+        if (np.diff(key) < 0).any():
+            order = np.argsort(key, kind="stable")
+            key, time, numbers, codes = key[order], time[order], numbers[:, order], codes[:, order]
+        edges = np.flatnonzero(np.diff(key)) + 1
+        for first, last in zip((0, *edges.tolist()), (*edges.tolist(), key.size), strict=True):
+            which, of_version = divmod(int(key[first]), len(batch.versions))
+            profile = self._questions.count(numbers[:, first:last], codes[:, first:last])
+            self._window(which).add(batch.versions[of_version], profile, float(time[first:last].max()))
+
+    def _count_rejected(self, newest: Floats) -> None:
+        """Count each rejected line in the window that was the newest when it came."""
+        known = newest[np.isfinite(newest)]
+        self._rejected_before_any += newest.size - known.size
+        for which, lines in zip(*np.unique(np.floor(known / self._width), return_counts=True), strict=True):
+            self._window(int(which)).rejected += int(lines)
+
+    def _window(self, which: int) -> Window:
+        if which not in self._open:
+            self._open[which] = Window(which * self._width, (which + 1) * self._width)
+        return self._open[which]
+
+    def _close(self) -> Iterator[Window]:
+        watermark = self._newest - self._lateness
+        for which in sorted(self._open):
+            if self._open[which].end > watermark:
+                return
+            yield self._open.pop(which)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        return {
+            "newest": self._newest,
+            "rejected_before_any": self._rejected_before_any,
+            "late": self.late,
+            "open": [
+                {
+                    "which": which,
+                    "rejected": window.rejected,
+                    "versions": list(window.profiles),
+                    "last_seen": [window.last_seen[version] for version in window.profiles],
+                    "profiles": np.array(list(window.profiles.values()), np.int64).reshape(-1, self._questions.size),
+                }
+                for which, window in sorted(self._open.items())
+            ],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self._newest = state["newest"]
+        self._rejected_before_any = state["rejected_before_any"]
+        self.late = state["late"]
+        self._open = {}
+        for saved in state["open"]:
+            window = self._window(saved["which"])
+            window.rejected = saved["rejected"]
+            for version, last_seen, profile in zip(
+                saved["versions"], saved["last_seen"], saved["profiles"], strict=True
+            ):
+                window.add(version, profile, last_seen)

@@ -1,0 +1,275 @@
+"""The reference: the baseline that only a command changes, as one file that says what it was learned from.
+
+The file is JSON, so that a person can read it, and carries the SHA-256 of its own content, which is checked when it is
+read: the monitor's own baseline is worth poisoning.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from poisonwatch.errors import BaselineError
+from poisonwatch.formats.infer import Inference, infer
+from poisonwatch.formats.jsonl import JsonlPredictions
+from poisonwatch.profile.baseline import Baseline, cut_points, describe
+from poisonwatch.profile.indicators import CONFIDENCE, Questions, ask, ask_lines, unseen_code
+from poisonwatch.types import Schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import BinaryIO
+
+    from poisonwatch.types import Ints
+
+FORMAT = 1
+FEWEST_RECORDS = 100
+"""Fewer predictions than this say nothing that could be compared with."""
+
+LONGEST_LINE = 1 << 20
+READ_SIZE = 1 << 20
+
+BLOCKS = 1000
+SHORTEST_BLOCK = 600.0
+"""Time is cut into about this many blocks, none shorter than this many seconds, to measure the design effect."""
+
+DAY = 86400.0
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """A baseline's numbers, in the order of its questions; see `profile.baseline.Baseline`."""
+
+    counts: list[int]
+    low: list[float]
+    high: list[float]
+    design_effect: list[float]
+    day_noise: list[float]
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """One log that the reference was learned from."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What the file holds. `labels` has, by predicted class, how many labels were known and how many disagreed.
+
+    `first` and `last` are event times; without times (`timed` false) records were taken as exchangeable.
+    """
+
+    format: int
+    origins: list[Origin]
+    records: int
+    rejected: dict[str, int]
+    timed: bool
+    first: float | None
+    last: float | None
+    labels: dict[str, tuple[int, int]]
+    ignored_features: int
+    schema: Schema
+    cuts: dict[str, tuple[float, ...]]
+    outcome: Measured
+    lines: Measured
+    sha256: str = ""
+
+    def baselines(self) -> tuple[Baseline, Baseline]:
+        """The baseline over all indicators, and the one over the share of rejected lines."""
+        return _restore(ask(self.schema, self.cuts), self.outcome), _restore(ask_lines(), self.lines)
+
+
+def build(paths: Sequence[Path], model: str | None = None, progress: Callable[[int], None] | None = None) -> Reference:
+    """Learn a reference from trusted logs. `progress` is called with bytes read; every log is read twice.
+
+    Raises:
+        BaselineError: when the logs cannot be read or do not make a reference.
+    """
+    found = infer((line for path in paths for block in _blocks(path, progress) for line in _lines(block)), model)
+    if found.records < FEWEST_RECORDS:
+        msg = (
+            f"the reference has only {found.records} usable predictions: at least {FEWEST_RECORDS} are needed, "
+            "and some thousands make a sharp one"
+        )
+        raise BaselineError(msg)
+    cuts = {name: cut_points(values, confidence=name == CONFIDENCE) for name, values in found.samples.items()}
+    questions = ask(found.schema, cuts)
+    counted = _count(paths, found, questions, progress)
+    for row, column in enumerate(questions.code_columns):
+        if column.kind == "categorical":
+            # What was met once stands for what was not met yet (Good 1953).
+            place = questions.code_place(row).start + unseen_code(column)
+            counted.total[place] += found.singletons[column.name]
+    lines = np.array([counted.total[0] + sum(counted.rejected.values()), sum(counted.rejected.values())], np.int64)
+    timed = found.timed == found.records
+    draft = Reference(
+        format=FORMAT,
+        origins=[_origin(path) for path in paths],
+        records=int(counted.total[0]),
+        rejected=counted.rejected,
+        timed=timed,
+        first=found.first if timed else None,
+        last=found.last if timed else None,
+        labels=found.labels,
+        ignored_features=found.ignored_features,
+        schema=found.schema,
+        cuts=cuts,
+        outcome=_measured(describe(questions, counted.total, counted.blocks, counted.days)),
+        lines=_measured(describe(ask_lines(), lines, lines[None], lines[None])),
+    )
+    return msgspec.structs.replace(draft, sha256=_digest(draft))
+
+
+def save(reference: Reference, path: Path) -> None:
+    """Write a reference, whole or not at all."""
+    draft = path.with_name(path.name + ".part")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(reference), indent=1) + b"\n")
+    draft.replace(path)
+
+
+def load(path: Path) -> Reference:
+    """Read a reference that `save` wrote.
+
+    Raises:
+        BaselineError: when it is missing, damaged, changed by hand, or of another format.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        msg = f"{path}: the reference cannot be read ({error.strerror}): build one with `poisonwatch reference build`"
+        raise BaselineError(msg) from None
+    try:
+        reference = msgspec.json.decode(content, type=Reference)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        msg = f"{path}: this is no reference ({error}): build one with `poisonwatch reference build`"
+        raise BaselineError(msg) from None
+    if reference.format != FORMAT:
+        msg = f"{path}: reference of format {reference.format}, this agent reads {FORMAT}: build it again"
+        raise BaselineError(msg)
+    if _digest(reference) != reference.sha256:
+        msg = f"{path}: the content does not match its SHA-256: it was damaged or changed, build it again"
+        raise BaselineError(msg)
+    return reference
+
+
+def load_or_build(
+    path: Path, model: str | None = None, progress: Callable[[int], None] | None = None
+) -> Reference:
+    """Read a built reference, or learn one from a log: whichever the file is.
+
+    Raises:
+        BaselineError: when it is neither.
+    """
+    try:
+        with open_log(path) as file:
+            start = file.read(4096)
+    except OSError as error:
+        msg = f"{path}: the reference cannot be read ({error.strerror or error})"
+        raise BaselineError(msg) from None
+    built = start.lstrip().startswith(b'{\n "format"') or start.lstrip().startswith(b'{"format"')
+    return load(path) if built else build([path], model, progress)
+
+
+def open_log(path: Path) -> BinaryIO:
+    """Open a log for reading, compressed (`.gz`) or plain."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+class _Counted:
+    def __init__(self, questions: Questions, blocks: int, days: int) -> None:
+        self.total = np.zeros(questions.size, np.int64)
+        self.blocks = np.zeros((blocks, questions.size), np.int64)
+        self.days = np.zeros((days, questions.size), np.int64)
+        self.rejected: dict[str, int] = {}
+
+
+def _count(
+    paths: Sequence[Path], found: Inference, questions: Questions, progress: Callable[[int], None] | None
+) -> _Counted:
+    """Profiles of the whole reference, of its blocks and of its days."""
+    timed = found.timed == found.records
+    span = found.last - found.first if timed else 0.0
+    width = max(SHORTEST_BLOCK, span / BLOCKS)
+    counted = _Counted(questions, math.floor(span / width) + 1, math.floor(span / DAY) + 1)
+    reader = JsonlPredictions({found.schema.model or "": found.schema}, LONGEST_LINE, timed=False)
+    for path in paths:
+        for block in _blocks(path, progress):
+            decoded = reader.decode(block)
+            for reason, lines in decoded.rejected.items():
+                counted.rejected[reason] = counted.rejected.get(reason, 0) + lines
+            for batch in decoded.batches:
+                since = batch.time - found.first if timed else np.zeros(batch.time.size)
+                which = np.clip((since / width).astype(np.int64), 0, counted.blocks.shape[0] - 1)
+                for number in np.unique(which).tolist():
+                    of = np.flatnonzero(which == number)
+                    profile = questions.count(batch.numbers[:, of], batch.codes[:, of])
+                    counted.total += profile
+                    counted.blocks[number] += profile
+                    counted.days[min(int(number * width / DAY), counted.days.shape[0] - 1)] += profile
+    return counted
+
+
+def _blocks(path: Path, progress: Callable[[int], None] | None) -> Iterator[bytes]:
+    """Complete lines of a log, about a megabyte at a time; a last line without its newline is a line too."""
+    try:
+        with open_log(path) as file:
+            rest = b""
+            while read := file.read(READ_SIZE):
+                if progress is not None:
+                    progress(len(read))
+                head, newline, tail = (rest + read).rpartition(b"\n")
+                if newline:
+                    yield head + newline
+                rest = tail
+                if len(rest) > LONGEST_LINE:
+                    rest = rest[:LONGEST_LINE]
+            if rest:
+                yield rest + b"\n"
+    except (OSError, EOFError) as error:
+        msg = f"{path}: the log cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise BaselineError(msg) from None
+
+
+def _lines(block: bytes) -> list[bytes]:
+    return [line for line in block.split(b"\n") if line.strip()]
+
+
+def _origin(path: Path) -> Origin:
+    with path.open("rb") as file:
+        return Origin(name=path.name, bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _measured(baseline: Baseline) -> Measured:
+    return Measured(
+        counts=baseline.counts.tolist(),
+        low=baseline.low.tolist(),
+        high=baseline.high.tolist(),
+        design_effect=baseline.design_effect.tolist(),
+        day_noise=baseline.day_noise.tolist(),
+    )
+
+
+def _restore(questions: Questions, measured: Measured) -> Baseline:
+    counts: Ints = np.array(measured.counts, np.int64)
+    asked, yes = counts[questions.asked], counts[questions.yes]
+    return Baseline(
+        questions=questions,
+        counts=counts,
+        rate=(yes + 0.5) / (asked + 1.0),
+        low=np.array(measured.low),
+        high=np.array(measured.high),
+        design_effect=np.array(measured.design_effect),
+        day_noise=np.array(measured.day_noise),
+    )
+
+
+def _digest(reference: Reference) -> str:
+    content: Any = msgspec.json.encode(msgspec.structs.replace(reference, sha256=""))
+    return hashlib.sha256(content).hexdigest()

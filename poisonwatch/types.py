@@ -1,0 +1,231 @@
+"""The values that pass between the parts: frozen, without behaviour.
+
+What is small and travels to files and networks is a `msgspec.Struct`; what carries columns is a dataclass.
+Times are Unix seconds (float) of event time unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Codes = NDArray[np.int32]
+
+UNVERSIONED = "unversioned"
+"""The model version of a prediction that names none."""
+
+OTHER_VERSIONS = "other"
+"""The version under which predictions are counted once the cap on versions is reached."""
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing asked of every prediction.
+
+    `kind` is `numerical` (a row of `Batch.numbers`) or `categorical`, `text`, `embedding` (a row of `Batch.codes`;
+    of text and embeddings only the presence is kept). `values` are the categories with a code of their own, most
+    frequent first; `folded` are categories known from the reference that share one code.
+    """
+
+    name: str
+    kind: str
+    values: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
+
+
+class Schema(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's predictions look like, learned from its reference, never from live data.
+
+    `outcome` is the column of the prediction itself: categorical with the classes as values, or numerical.
+    `features` are the features in the order of the columns; `layout` says whether a record's `features` is an
+    `object`, a `list` of numbers, or `none`. `confidence`, `text` and `embedding` say whether the records carry them.
+    """
+
+    model: str | None
+    outcome: Column
+    features: tuple[Column, ...]
+    layout: str
+    confidence: bool
+    text: bool
+    embedding: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Columnar micro-batch of predictions of one model, in the order of the log.
+
+    `time` (n,) seconds; `version` (n,) codes into `versions`; `numbers` (d, n) with NaN for missing;
+    `codes` (c, n) with 0 for missing. Rows are laid out as `profile.indicators.Questions` says.
+    `rejected_at` (r,) ascending: before which prediction each rejected line stood.
+    """
+
+    model: str
+    time: Floats
+    version: Codes
+    versions: tuple[str, ...]
+    numbers: Floats
+    codes: Codes
+    rejected_at: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Labels that arrive after their predictions, in the order of the log; all arrays (n,)."""
+
+    time: Floats
+    prediction_id: tuple[str, ...]
+    label: tuple[str, ...]
+    source: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a format made of a block of lines.
+
+    `rejected` counts lost lines by reason, `faults` counts what was wrong or unknown in lines that were kept,
+    `samples` holds a few rejected lines as (reason, bytes).
+    """
+
+    lines: int = 0
+    batches: tuple[Batch, ...] = ()
+    feedback: Feedback | None = None
+    rejected: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+    samples: tuple[tuple[str, bytes], ...] = ()
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """One indicator found guilty: how often it was answered yes since the onset, and how often it should be."""
+
+    indicator: str
+    signal: str
+    rate: float
+    expected: float
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What the detectors measured of one group of signals, up to the end of one window.
+
+    `log_e` is the natural logarithm of the e-detector in units of the page budget: 0 is where the budget allows a
+    page, one unit is one nat. `effect` is in log-odds, signed, of the first subject, between `expected` and `rate`;
+    `floor` the size below which it does not matter. `n` predictions since `onset`.
+    """
+
+    model: str
+    model_version: str | None
+    group: str
+    signal: str
+    log_e: float
+    effect: float
+    floor: float
+    n: int
+    onset: float
+    subjects: tuple[Subject, ...]
+    compared_with: str | None = None
+
+
+class AlertState(StrEnum):
+    """Where an alert stands."""
+
+    PENDING = "pending"
+    FIRING = "firing"
+    RESOLVED = "resolved"
+
+
+class Severity(StrEnum):
+    """A page wakes somebody; a ticket waits for the morning."""
+
+    PAGE = "page"
+    TICKET = "ticket"
+
+
+class Cause(StrEnum):
+    """What the evidence says has happened."""
+
+    DEGRADATION = "degradation"
+    INPUT_DRIFT = "input_drift"
+    OUTPUT_CHANGE = "output_change"
+    DATA_QUALITY = "data_quality"
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence that passed the budget, or is on its way there. `time` is when it came to this state."""
+
+    fingerprint: str
+    model: str
+    model_version: str | None
+    state: AlertState
+    severity: Severity
+    cause: Cause
+    group: str
+    signal: str
+    subjects: tuple[Subject, ...]
+    log_e: float
+    effect: float
+    onset: float
+    n: int
+    time: float
+    summary: str
+
+
+class Action(StrEnum):
+    """What we recommend for a model version."""
+
+    KEEP = "keep"
+    HOLD = "hold"
+    ROLLBACK = "rollback"
+
+
+class Reason(StrEnum):
+    """Why a decision is what it is."""
+
+    HEALTHY = "healthy"
+    INPUTS_MOVED = "inputs_moved"
+    INSUFFICIENT_DATA = "insufficient_data"
+    EVIDENCE_PENDING = "evidence_pending"
+    OUTPUTS_MOVED = "outputs_moved"
+    DATA_QUALITY = "data_quality"
+    WORSE_THAN_STABLE = "worse_than_stable"
+    NO_CLEAN_TARGET = "no_clean_target"
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The recommendation for one model version; `alerts` are the fingerprints it rests on."""
+
+    model: str
+    model_version: str
+    decision: Action
+    reason: Reason
+    cause: Cause | None
+    target: str | None
+    alerts: tuple[str, ...]
+    time: float
+    summary: str
+
+
+class VersionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the judge must know of a version beside the evidence."""
+
+    model_version: str
+    predictions: int
+    first_seen: float
+    last_seen: float
+    stable: bool
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one closed window says of one model: facts and evidence at event time `time`."""
+
+    model: str
+    time: float
+    versions: tuple[VersionFacts, ...]
+    retired: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
