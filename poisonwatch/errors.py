@@ -2,6 +2,7 @@
 
     PoisonwatchError            anything that a person can mend; printed as one sentence, never as a traceback
     ├── ConfigError             the configuration is wrong: names the YAML path and the remedy (exit 65)
+    ├── LogError                a finite log cannot be read (exit 65)
     ├── BaselineError           a reference cannot be built, read or used (exit 65)
     ├── CheckpointError         a checkpoint cannot be trusted; the agent starts without it and says so
     └── JournalError            the journal's chain is broken: names the first broken line
@@ -19,6 +20,10 @@ class PoisonwatchError(Exception):
 
 class ConfigError(PoisonwatchError):
     """The configuration is wrong; the text has one line per place, each with its YAML path."""
+
+
+class LogError(PoisonwatchError):
+    """A finite log cannot be read."""
 
 
 class BaselineError(PoisonwatchError):

@@ -156,9 +156,7 @@ class Monitor:
         """What is shown of every version."""
         stable = self._stable(self._windows.newest)
         return {
-            name: VersionView(
-                _facts(name, version, stable), version.totals, self._distances(version), version.evidence
-            )
+            name: VersionView(_facts(name, version, stable), version.totals, self._distances(version), version.evidence)
             for name, version in self._versions.items()
         }
 
@@ -262,9 +260,7 @@ class Monitor:
 
     def _evidence(self, name: str, version: _Version) -> list[Evidence]:
         shift = self._shift(version)
-        found = collect(
-            self.model, name, version.memory, shift.bets, self._texts, self._baseline.rate, shift.floor
-        )
+        found = collect(self.model, name, version.memory, shift.bets, self._texts, self._baseline.rate, shift.floor)
         pair = self._pairs.get(name)
         if pair is not None:
             found += collect(

@@ -6,10 +6,8 @@ read: the monitor's own baseline is worth poisoning.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,11 +18,13 @@ from poisonwatch.formats.infer import Inference, infer
 from poisonwatch.formats.jsonl import JsonlPredictions
 from poisonwatch.profile.baseline import Baseline, cut_points, describe
 from poisonwatch.profile.indicators import CONFIDENCE, Questions, ask, ask_lines, unseen_code
+from poisonwatch.sinks.journal import rfc3339
+from poisonwatch.sources.log import blocks, open_log
 from poisonwatch.types import Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from typing import BinaryIO
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from poisonwatch.types import Ints
 
@@ -33,7 +33,6 @@ FEWEST_RECORDS = 100
 """Fewer predictions than this say nothing that could be compared with."""
 
 LONGEST_LINE = 1 << 20
-READ_SIZE = 1 << 20
 
 BLOCKS = 1000
 SHORTEST_BLOCK = 600.0
@@ -92,7 +91,9 @@ def build(paths: Sequence[Path], model: str | None = None, progress: Callable[[i
     Raises:
         BaselineError: when the logs cannot be read or do not make a reference.
     """
-    found = infer((line for path in paths for block in _blocks(path, progress) for line in _lines(block)), model)
+    found = infer(
+        (line for path in paths for block in blocks(path, LONGEST_LINE, progress) for line in _lines(block)), model
+    )
     if found.records < FEWEST_RECORDS:
         msg = (
             f"the reference has only {found.records} usable predictions: at least {FEWEST_RECORDS} are needed, "
@@ -159,27 +160,45 @@ def load(path: Path) -> Reference:
     return reference
 
 
-def load_or_build(
-    path: Path, model: str | None = None, progress: Callable[[int], None] | None = None
-) -> Reference:
+def load_or_build(path: Path, model: str | None = None, progress: Callable[[int], None] | None = None) -> Reference:
     """Read a built reference, or learn one from a log: whichever the file is.
 
     Raises:
         BaselineError: when it is neither.
     """
-    try:
-        with open_log(path) as file:
-            start = file.read(4096)
-    except OSError as error:
-        msg = f"{path}: the reference cannot be read ({error.strerror or error})"
-        raise BaselineError(msg) from None
-    built = start.lstrip().startswith(b'{\n "format"') or start.lstrip().startswith(b'{"format"')
+    with open_log(path) as file:
+        start = file.read(64)
+    built = b"".join(start.split()).startswith(b'{"format":')
     return load(path) if built else build([path], model, progress)
 
 
-def open_log(path: Path) -> BinaryIO:
-    """Open a log for reading, compressed (`.gz`) or plain."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+def in_words(reference: Reference) -> str:
+    """What a reference holds, for a person."""
+    baseline, _ = reference.baselines()
+    span = "no times: records taken as exchangeable, day-level noise assumed"
+    if reference.first is not None and reference.last is not None:
+        span = f"{rfc3339(reference.first)} to {rfc3339(reference.last)}"
+    lines = [
+        f"model           {reference.schema.model or '(not named)'}",
+        f"sha256          {reference.sha256}",
+        f"learned from    {', '.join(origin.name for origin in reference.origins)}",
+        f"predictions     {reference.records} ({sum(reference.rejected.values())} lines rejected)",
+        f"time            {span}",
+        f"design effect   {float(np.median(baseline.design_effect)):.2f} (median), "
+        f"{float(baseline.design_effect.max()):.2f} (largest)",
+        f"day-level noise {float(np.median(baseline.day_noise)):.3f} log-odds (median)",
+    ]
+    if reference.ignored_features:
+        lines.append(f"ignored         {reference.ignored_features} values of features beyond the cap")
+    if reference.labels:
+        told = ", ".join(f"{name} {wrong}/{known}" for name, (known, wrong) in reference.labels.items())
+        lines.append(f"wrong/labelled  {told}")
+    lines.append("indicators")
+    lines += [
+        f"  {indicator.text:<50} {rate:8.3%}"
+        for indicator, rate in zip(baseline.questions.indicators, baseline.rate, strict=True)
+    ]
+    return "\n".join(lines)
 
 
 class _Counted:
@@ -200,9 +219,11 @@ def _count(
     counted = _Counted(questions, math.floor(span / width) + 1, math.floor(span / DAY) + 1)
     reader = JsonlPredictions({found.schema.model or "": found.schema}, LONGEST_LINE, timed=False)
     for path in paths:
-        for block in _blocks(path, progress):
+        for block in blocks(path, LONGEST_LINE, progress):
             decoded = reader.decode(block)
             for reason, lines in decoded.rejected.items():
+                if reason == "other_model":
+                    continue  # a shared log: the other model's records are no defect of this one's
                 counted.rejected[reason] = counted.rejected.get(reason, 0) + lines
             for batch in decoded.batches:
                 since = batch.time - found.first if timed else np.zeros(batch.time.size)
@@ -214,27 +235,6 @@ def _count(
                     counted.blocks[number] += profile
                     counted.days[min(int(number * width / DAY), counted.days.shape[0] - 1)] += profile
     return counted
-
-
-def _blocks(path: Path, progress: Callable[[int], None] | None) -> Iterator[bytes]:
-    """Complete lines of a log, about a megabyte at a time; a last line without its newline is a line too."""
-    try:
-        with open_log(path) as file:
-            rest = b""
-            while read := file.read(READ_SIZE):
-                if progress is not None:
-                    progress(len(read))
-                head, newline, tail = (rest + read).rpartition(b"\n")
-                if newline:
-                    yield head + newline
-                rest = tail
-                if len(rest) > LONGEST_LINE:
-                    rest = rest[:LONGEST_LINE]
-            if rest:
-                yield rest + b"\n"
-    except (OSError, EOFError) as error:
-        msg = f"{path}: the log cannot be read ({getattr(error, 'strerror', None) or error})"
-        raise BaselineError(msg) from None
 
 
 def _lines(block: bytes) -> list[bytes]:

@@ -90,11 +90,13 @@ class Feedback:
 class Decoded:
     """What a format made of a block of lines.
 
-    `rejected` counts lost lines by reason, `faults` counts what was wrong or unknown in lines that were kept,
-    `samples` holds a few rejected lines as (reason, bytes).
+    `predictions` and `labels` were accepted. `rejected` counts lost lines by reason, `faults` counts what was wrong or
+    unknown in lines that were kept, `samples` holds a few rejected lines as (reason, bytes).
     """
 
     lines: int = 0
+    predictions: int = 0
+    labels: int = 0
     batches: tuple[Batch, ...] = ()
     feedback: Feedback | None = None
     rejected: dict[str, int] = field(default_factory=dict)

@@ -35,9 +35,7 @@ class Canary:
     def __init__(self, baseline: Baseline, floor: float, shares: dict[str, float], smallest_arm: int) -> None:
         questions = baseline.questions
         names = {"class": CANARY_CLASS, "prediction": CANARY_CLASS, CONFIDENCE: CANARY_CONFIDENCE}
-        watched = np.array(
-            [names.get(indicator.signal.name, "") for indicator in questions.indicators], dtype=object
-        )
+        watched = np.array([names.get(indicator.signal.name, "") for indicator in questions.indicators], dtype=object)
         self.indicators = np.flatnonzero(watched != "")
         kept = tuple(dict.fromkeys(watched[self.indicators].tolist()))
         signal_of = np.array([kept.index(name) for name in watched[self.indicators]], np.int64)

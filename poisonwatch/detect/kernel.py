@@ -30,6 +30,7 @@ LOG_ZERO = -745.0
 LOG_CAP = 6.9
 """Ceiling of a component's log M (a thousand budgets): evidence beyond it must not delay the resolution."""
 
+
 @dataclass(frozen=True, slots=True)
 class Bets:
     """The components of one detector, those of one signal side by side; all arrays (c,).

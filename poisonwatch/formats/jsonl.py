@@ -112,6 +112,7 @@ def _count_lines(block: bytes) -> int:
 def _decoded(lines: int, batches: list[Batch], tally: _Tally) -> Decoded:
     return Decoded(
         lines=lines,
+        predictions=sum(batch.time.size for batch in batches),
         batches=tuple(batches),
         rejected=dict(tally.rejected),
         faults={reason: count for reason, count in tally.faults.items() if count},
@@ -156,16 +157,15 @@ class _Reader:
             parts.append(part)
         versions: dict[str, int] = {}
         codes = [
-            np.array([versions.setdefault(name, len(versions)) for name in part[2]], np.int32)[part[1]] for part in parts
+            np.array([versions.setdefault(name, len(versions)) for name in part[2]], np.int32)[part[1]]
+            for part in parts
         ]
         return Batch(
             model=self._model,
             time=np.concatenate([part[0] for part in parts]) if parts else np.empty(0),
             version=np.concatenate(codes) if parts else np.empty(0, np.int32),
             versions=tuple(versions),
-            numbers=np.concatenate([part[3] for part in parts], axis=1)
-            if parts
-            else np.empty((len(self._numbers), 0)),
+            numbers=np.concatenate([part[3] for part in parts], axis=1) if parts else np.empty((len(self._numbers), 0)),
             codes=np.concatenate([part[4] for part in parts], axis=1)
             if parts
             else np.empty((len(self._columns), 0), np.int32),
@@ -314,7 +314,9 @@ def _is_present(value: object) -> bool:
 
 def _plain(record: Any) -> dict[str, Any]:
     """What a rejected record said, for the dead-letter file."""
-    return {name: value for name in ("timestamp", "prediction", "model") if (value := getattr(record, name)) is not None}
+    return {
+        name: value for name in ("timestamp", "prediction", "model") if (value := getattr(record, name)) is not None
+    }
 
 
 def _times(values: list[Any]) -> Floats:
@@ -401,7 +403,11 @@ class JsonlFeedback:
         ids, labels, sources = zip(*rows, strict=True) if rows else ((), (), ())
         feedback = Feedback(np.array(times, np.float64), ids, labels, sources)
         return Decoded(
-            lines=len(lines), feedback=feedback, rejected=dict(tally.rejected), samples=tuple(tally.samples)
+            lines=len(lines),
+            labels=len(labels),
+            feedback=feedback,
+            rejected=dict(tally.rejected),
+            samples=tuple(tally.samples),
         )
 
     def _read(self, line: bytes, latest: float) -> tuple[float, tuple[str, str, str | None]]:
@@ -412,9 +418,7 @@ class JsonlFeedback:
         except DECODE_ERRORS:
             timestamp_of(load_object(line))
             raise Rejected("wrong_type") from None
-        identity = next(
-            (i for i in (label.prediction_id, label.request_id, label.inference_id) if i is not None), None
-        )
+        identity = next((i for i in (label.prediction_id, label.request_id, label.inference_id) if i is not None), None)
         for value, reason in (
             (label.timestamp, "missing_timestamp"),
             (identity, "missing_prediction_id"),
@@ -428,4 +432,3 @@ class JsonlFeedback:
         if time > latest:
             raise Rejected("future_timestamp")
         return time, (name_of(identity), name_of(label.label), None if label.source is None else name_of(label.source))
-

@@ -106,15 +106,15 @@ def record_struct(schema: Schema, extras: tuple[str, ...], feature_extras: tuple
         *((f"x{number}", _RAW, msgspec.UNSET) for number in range(len(extras))),
     ]
     rename = {f"x{number}": name for number, name in enumerate(extras)}
-    return msgspec.defstruct(
-        "Record", fields, rename=rename, forbid_unknown_fields=len(extras) < MOST_EXTRAS, gc=False
-    )
+    return msgspec.defstruct("Record", fields, rename=rename, forbid_unknown_fields=len(extras) < MOST_EXTRAS, gc=False)
 
 
 def name_of(value: object) -> str:
     """Canonical text of a class, category or version: 1, 1.0 and "1" are the same."""
     if isinstance(value, str):
-        return value[:LONGEST_NAME]
+        kept = value[:LONGEST_NAME]
+        # Half a surrogate pair cannot be written to any file.
+        return kept if kept.isascii() else kept.encode("utf-8", "replace").decode()
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     return json.dumps(value)[:LONGEST_NAME]
@@ -165,4 +165,3 @@ def seconds(value: object) -> float:
             raise ValueError("timestamp_without_zone")
         return parsed.timestamp()
     raise ValueError("wrong_type")
-

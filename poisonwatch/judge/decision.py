@@ -62,9 +62,7 @@ def decide(
             Action.ROLLBACK, Reason.WORSE_THAN_STABLE, firing_pages, f"{why} Roll back to {target}.", target
         )
     if pages:
-        return decision(
-            Action.HOLD, Reason.EVIDENCE_PENDING, pages, f"Do not promote {name} yet. {pages[0].summary}"
-        )
+        return decision(Action.HOLD, Reason.EVIDENCE_PENDING, pages, f"Do not promote {name} yet. {pages[0].summary}")
     for cause, action, reason in (
         (Cause.OUTPUT_CHANGE, Action.HOLD, Reason.OUTPUTS_MOVED),
         (Cause.DATA_QUALITY, Action.HOLD, Reason.DATA_QUALITY),
@@ -97,4 +95,3 @@ def _target(
         if facts.stable and candidate != name and facts.predictions >= fewest and not accused and not condemned:
             return candidate
     return None
-

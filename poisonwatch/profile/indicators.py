@@ -187,12 +187,18 @@ def _number_indicators(numbers: tuple[str, ...], cuts: Floats) -> list[Indicator
         signal = Signal(name, group)
         place = 1 + 2 * rows + row * width
         found += [
-            Indicator(f"{name} <= {cut:.6g}", signal, 1 + row, place + q)
+            Indicator(f"{name} {_at_most(cut)}", signal, 1 + row, place + q)
             for q, cut in enumerate(cuts[row])
             if np.isfinite(cut)
         ]
         found.append(Indicator(f"{name} missing", Signal(f"missing:{name}", QUALITY), 0, 1 + rows + row))
     return found
+
+
+def _at_most(cut: float) -> str:
+    """A cut in words; one that stands just below a value asks for less than that value."""
+    above = float(np.nextafter(cut, np.inf))
+    return f"< {above:.6g}" if float(f"{above:.6g}") == above else f"<= {cut:.6g}"
 
 
 def _code_indicators(columns: tuple[Column, ...], starts: Ints, base: int) -> list[Indicator]:

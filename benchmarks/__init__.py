@@ -1,0 +1,1 @@
+"""Benchmarks, and the scripts that make the data they and the demo use."""

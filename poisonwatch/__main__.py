@@ -1,0 +1,5 @@
+"""`python -m poisonwatch`."""
+
+from poisonwatch.cli import main
+
+main()

@@ -1,0 +1,351 @@
+"""The agent: one loop in one thread carries bytes to the monitors and facts to the sinks.
+
+The same loop serves a live log and a replay; they differ in where lines come from, in the clock, and in when to stop.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+import structlog
+
+from poisonwatch import __version__, checkpoint
+from poisonwatch.errors import CheckpointError
+from poisonwatch.formats.records import LATEST
+from poisonwatch.judge.standing import Standing, judge
+from poisonwatch.sinks.journal import alert_entry, decision_entry
+from poisonwatch.sinks.snapshot import Counters, ModelSnapshot, Published, Snapshot, SourceSnapshot
+from poisonwatch.types import Alert, Batch, Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from poisonwatch.config import DetectionConfig
+    from poisonwatch.monitor import Monitor
+    from poisonwatch.reference import Reference
+    from poisonwatch.sinks.deadletter import DeadLetters
+    from poisonwatch.sinks.journal import Journal
+    from poisonwatch.sources.file import FileSource
+    from poisonwatch.sources.merge import Lane, Merge
+    from poisonwatch.types import Report
+
+log = structlog.get_logger()
+
+IDLE_SECONDS = 0.1
+"""How long the loop rests when no source has anything."""
+
+PUBLISH_SECONDS = 1.0
+"""How often a new snapshot is published while nothing changes."""
+
+
+class Clock(Protocol):
+    """Where the loop gets the time from."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Rest."""
+        ...
+
+
+class WallClock:
+    """The time of day."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Rest."""
+        time.sleep(seconds)
+
+
+class EventClock:
+    """The time that the logs tell: in a replay nothing else is known."""
+
+    def __init__(self, merge: Merge) -> None:
+        self._merge = merge
+
+    def now(self) -> float:
+        """Largest event time met so far; before the first record, the time of the one that will be first."""
+        met = max((lane.clock for lane in self._merge.lanes), default=-math.inf)
+        if math.isfinite(met):
+            return met
+        first = [float(lane.clocks[0]) for lane in self._merge.lanes if lane.fill(LATEST)]
+        return min(first, default=0.0)
+
+    def sleep(self, seconds: float) -> None:
+        """A replay never waits."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """One model: its reference, its machine, and what was judged of it.
+
+    `idle_from` is the event time up to which its log had told when it last told anything.
+    """
+
+    reference: Reference
+    monitor: Monitor
+    standing: Standing = field(default_factory=Standing)
+    idle_from: float = -math.inf
+
+
+class App:
+    """All state of the agent, owned by the thread that runs the loop.
+
+    With `sources` the logs go on; without, they are finite and the loop ends with them. `tell` hears every entry of the
+    journal as it is written.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, Watched],
+        merge: Merge,
+        journal: Journal,
+        detection: DetectionConfig,
+        *,
+        sources: dict[str, FileSource] | None = None,
+        dead_letters: DeadLetters | None = None,
+        checkpoint_path: Path | None = None,
+        checkpoint_seconds: float = math.inf,
+        skew_seconds: float = math.inf,
+        tell: Callable[[dict[str, Any]], None] = lambda entry: None,
+    ) -> None:
+        self.models = models
+        self.merge = merge
+        self.sources = sources or {}
+        self.counters = Counters()
+        self.published = Published()
+        self.exhausted = False
+        self._journal = journal
+        self._detection = detection
+        self._dead_letters = dead_letters
+        self._checkpoint_path = checkpoint_path
+        self._checkpoint_seconds = checkpoint_seconds
+        self._skew = skew_seconds
+        self._tell = tell
+        self._newest: dict[str, float] = dict.fromkeys((lane.name for lane in merge.lanes), -math.inf)
+        self._started = self._last_data = self._last_published = self._last_checkpoint = 0.0
+        self._checkpointed: float | None = None
+        self._checkpoint_failures = 0
+
+    def start(self, now: float) -> None:
+        """Take up the last checkpoint, or begin anew and say so in the journal."""
+        self._started = self._last_data = self._last_checkpoint = now
+        if self._checkpoint_path is not None:
+            self._restore(now)
+        self.note(now, {"kind": "start", "version": __version__})
+        if self._checkpointed is None:
+            for name, watched in self.models.items():
+                self.note(now, {"kind": "reference", "model": name, **_provenance(watched.reference)})
+        self.publish(now)
+
+    def turn(self, now: float) -> bool:
+        """One turn of the loop; False when there was nothing to do."""
+        latest = now + self._skew if math.isfinite(self._skew) else LATEST
+        pieces = self.merge.step(latest)
+        busy = self._count()
+        for piece in pieces:
+            if isinstance(piece, Batch):
+                watched = self.models[piece.model]
+                self._conclude(watched, watched.monitor.absorb(piece))
+        if pieces:
+            self._last_data = now
+            for watched in self.models.values():
+                watched.idle_from = watched.monitor.newest
+        busy = busy or bool(pieces)
+        self.exhausted = not busy and not self.sources
+        return busy
+
+    def idle(self, now: float) -> None:
+        """No source has anything: event time goes on as the clock does."""
+        waited = now - self._last_data
+        for watched in self.models.values():
+            if math.isfinite(watched.idle_from) and waited > 0:
+                until = watched.idle_from + waited - self._detection.lateness_seconds
+                self._conclude(watched, watched.monitor.advance(until))
+
+    def finish(self) -> None:
+        """The logs have ended: judge what is open."""
+        for watched in self.models.values():
+            self._conclude(watched, watched.monitor.flush())
+
+    def publish(self, now: float, *, at_once: bool = True) -> None:
+        """Leave a new snapshot for the server, at most once a second unless `at_once`; a replay has no server."""
+        if not at_once and (not self.sources or 0 <= now - self._last_published < PUBLISH_SECONDS):
+            return
+        self._last_published = now
+        self.published.snapshot = Snapshot(
+            time=now,
+            started=self._started,
+            models=tuple(_model_snapshot(name, watched) for name, watched in self.models.items()),
+            sources=tuple(self._source_snapshot(lane) for lane in self.merge.lanes),
+            counters=self.counters.copy(),
+            checkpoint=self._checkpointed,
+            checkpoint_failures=self._checkpoint_failures,
+        )
+
+    def save(self, now: float, *, at_once: bool = True) -> None:
+        """Write a checkpoint when one is due and nothing is held that positions already cover."""
+        due = at_once or not 0 <= now - self._last_checkpoint < self._checkpoint_seconds
+        if self._checkpoint_path is None or not due or self.merge.holding:
+            return
+        self._last_checkpoint = now
+        try:
+            checkpoint.save(self._checkpoint_path, self._state(), self._identity())
+        except OSError as error:
+            self._checkpoint_failures += 1
+            log.warning("checkpoint_failed", path=str(self._checkpoint_path), error=error.strerror)
+        else:
+            self._checkpointed = now
+
+    def note(self, at: float, entry: dict[str, Any]) -> None:
+        """Write to the journal, then tell whoever listens."""
+        self._journal.append(at, entry)
+        self._tell({**entry, "time": at})
+
+    def close(self, now: float) -> None:
+        """Say goodbye in the journal and let go of files."""
+        self.note(now, {"kind": "stop"})
+        for source in self.sources.values():
+            source.close()
+        self._journal.close()
+        if self._dead_letters is not None:
+            self._dead_letters.close()
+
+    def _conclude(self, watched: Watched, reports: Iterable[Report]) -> None:
+        """Judge closed windows; what changed goes to the journal first."""
+        for report in reports:
+            watched.standing, alerts, decisions = judge(watched.standing, report, self._detection.min_predictions)
+            for alert in alerts:
+                self.note(report.time, alert_entry(alert))
+            for decision in decisions:
+                self.note(report.time, decision_entry(decision))
+
+    def _count(self) -> bool:
+        """Add what was decoded to the counters; False when nothing was."""
+        counted = False
+        for lane in self.merge.lanes:
+            for decoded in lane.counts:
+                counted = True
+                self.counters.lines[lane.name] += decoded.lines
+                self.counters.predictions[lane.name] += decoded.predictions
+                self.counters.feedback[lane.name] += decoded.labels
+                for reason, count in decoded.rejected.items():
+                    self.counters.rejected[lane.name, reason] += count
+                for reason, count in decoded.faults.items():
+                    self.counters.faults[lane.name, reason] += count
+                if self._dead_letters is not None:
+                    self._dead_letters.write(lane.name, decoded.samples)
+            lane.counts.clear()
+            self._newest[lane.name] = max(self._newest[lane.name], lane.clock)
+        return counted
+
+    def _source_snapshot(self, lane: Lane) -> SourceSnapshot:
+        source = self.sources.get(lane.name)
+        newest = self._newest[lane.name]
+        if source is None:
+            return SourceSnapshot(lane.name, True, 0, newest)
+        return SourceSnapshot(lane.name, source.found, source.lag(), newest)
+
+    def _identity(self) -> dict[str, Any]:
+        """What saved arrays depend on: another of these, and they mean something else."""
+        return {
+            "models": {name: watched.reference.sha256 for name, watched in self.models.items()},
+            "window_seconds": self._detection.window_seconds,
+        }
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "models": {
+                name: {
+                    "monitor": watched.monitor.state(),
+                    "idle_from": watched.idle_from,
+                    "alerts": msgspec.to_builtins(list(watched.standing.alerts.values())),
+                    "decisions": msgspec.to_builtins(list(watched.standing.decisions.values())),
+                }
+                for name, watched in self.models.items()
+            },
+            "positions": {name: source.position() for name, source in self.sources.items()},
+            "newest": self._newest,
+            "counters": self.counters.state(),
+            "journal": self._journal.position(),
+        }
+
+    def _restore(self, now: float) -> None:
+        try:
+            state = checkpoint.load(self._checkpoint_path, self._identity())
+        except CheckpointError as error:
+            log.warning("checkpoint_refused", error=str(error), remedy="starting anew")
+            return
+        if state is None:
+            return
+        for name, saved in state["models"].items():
+            watched = self.models[name]
+            watched.monitor.restore(saved["monitor"])
+            watched.idle_from = saved["idle_from"]
+            alerts = msgspec.convert(saved["alerts"], list[Alert])
+            decisions = msgspec.convert(saved["decisions"], list[Decision])
+            watched.standing = Standing(
+                {alert.fingerprint: alert for alert in alerts}, {d.model_version: d for d in decisions}
+            )
+        for name, position in state["positions"].items():
+            if position is not None and name in self.sources and not self.sources[name].resume(position):
+                log.warning("source_lost", source=name, remedy="reading the file at the path from its start")
+        self._newest |= {name: newest for name, newest in state["newest"].items() if name in self._newest}
+        self.counters = Counters.restored(state["counters"])
+        self._journal.resume(state["journal"])
+        self._checkpointed = now
+        log.info("checkpoint_restored", path=str(self._checkpoint_path))
+
+
+def _model_snapshot(name: str, watched: Watched) -> ModelSnapshot:
+    return ModelSnapshot(
+        model=name,
+        reference=watched.reference.sha256,
+        reference_predictions=watched.reference.records,
+        questions=watched.monitor.questions,
+        versions=watched.monitor.view(),
+        lines=tuple(watched.monitor.evidence_on_lines()),
+        alerts=tuple(watched.standing.alerts.values()),
+        decisions=tuple(watched.standing.decisions.values()),
+        late=watched.monitor.late,
+    )
+
+
+def _provenance(reference: Reference) -> dict[str, Any]:
+    """What the journal says of a reference."""
+    return {
+        "sha256": reference.sha256,
+        "records": reference.records,
+        "timed": reference.timed,
+        "origins": msgspec.to_builtins(reference.origins),
+    }
+
+
+def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
+    """Carry bytes to the monitors and facts to the sinks, until told to stop or the logs have ended."""
+    app.start(clock.now())
+    while not stop() and not app.exhausted:
+        now = clock.now()
+        busy = app.turn(now)
+        if not busy:
+            app.idle(now)
+        app.publish(now, at_once=False)
+        app.save(now, at_once=False)
+        if not busy:
+            clock.sleep(IDLE_SECONDS)
+    if app.exhausted:
+        app.finish()
+    now = clock.now()
+    app.publish(now)
+    app.save(now)
+    app.close(now)

@@ -1,0 +1,138 @@
+"""From a configuration, or from nothing but logs, to an agent that can run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from poisonwatch.agent import App, Watched
+from poisonwatch.config import DetectionConfig, LimitsConfig, budget_seconds
+from poisonwatch.errors import BaselineError, PoisonwatchError
+from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
+from poisonwatch.judge.budget import SHARES, period_of_model
+from poisonwatch.monitor import Monitor, Settings
+from poisonwatch.reference import load_or_build
+from poisonwatch.sinks.deadletter import DeadLetters
+from poisonwatch.sinks.journal import Journal
+from poisonwatch.sources.file import FileSource
+from poisonwatch.sources.log import blocks
+from poisonwatch.sources.merge import Decoder, Lane, Merge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from poisonwatch.config import Config
+    from poisonwatch.reference import Reference
+
+UNNAMED = "default"
+"""Name of a model that its log does not name."""
+
+
+def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> App:
+    """The agent that tails the configured sources.
+
+    Raises:
+        BaselineError: when a reference cannot be used.
+        JournalError: when the journal that is there does not hold.
+    """
+    references = references_of(config)
+    stable = {model.name: model.stable for model in config.models}
+    models = {
+        name: watch(name, reference, config.detection, config.limits, len(references), stable[name])
+        for name, reference in references.items()
+    }
+    schemas = {name: reference.schema for name, reference in references.items()}
+    sources = {str(source.path): FileSource(source.path, config.limits.line_bytes) for source in config.sources}
+    lanes = [
+        Lane(
+            str(source.path),
+            sources[str(source.path)].poll,
+            _decoder(source.content, schemas, config.limits.line_bytes),
+            confirm=False,
+        )
+        for source in config.sources
+    ]
+    for path in (config.state.checkpoint, config.state.journal, config.state.dead_letter):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    return App(
+        models,
+        Merge(lanes),
+        Journal(config.state.journal),
+        config.detection,
+        sources=sources,
+        dead_letters=DeadLetters(config.state.dead_letter) if config.state.dead_letter else None,
+        checkpoint_path=config.state.checkpoint,
+        checkpoint_seconds=config.state.checkpoint_seconds,
+        skew_seconds=config.limits.skew_seconds,
+        tell=tell,
+    )
+
+
+def references_of(config: Config) -> dict[str, Reference]:
+    """The reference of every configured model.
+
+    Raises:
+        BaselineError: when one cannot be used, with its place in the configuration.
+    """
+    found = {}
+    for number, model in enumerate(config.models):
+        place = f"models[{number}].reference"
+        try:
+            reference = load_or_build(model.reference, model.name)
+        except PoisonwatchError as error:
+            msg = f"{place}: {error}"
+            raise BaselineError(msg) from None
+        named = reference.schema.model
+        if named not in {None, model.name}:
+            msg = f"{place}: {model.reference} is the reference of the model {named!r}, not of {model.name!r}"
+            raise BaselineError(msg)
+        found[model.name] = reference
+    return found
+
+
+def replay(
+    reference: Reference,
+    predictions: Sequence[Path],
+    feedback: Sequence[Path],
+    *,
+    detection: DetectionConfig,
+    journal: Path | None,
+    tell: Callable[[dict[str, Any]], None],
+    progress: Callable[[int], None] | None = None,
+) -> App:
+    """The agent over finite logs of one model."""
+    limits = LimitsConfig()
+    name = reference.schema.model or UNNAMED
+    lanes = []
+    for content, paths in (("predictions", predictions), ("feedback", feedback)):
+        for path in paths:
+            lines = blocks(path, limits.line_bytes, progress)
+            decoder = _decoder(content, {name: reference.schema}, limits.line_bytes)
+            lanes.append(Lane(str(path), lambda lines=lines: next(lines, b""), decoder, confirm=True))  # type: ignore[misc]
+    models = {name: watch(name, reference, detection, limits, 1, None)}
+    return App(models, Merge(lanes), Journal(journal), detection, tell=tell)
+
+
+def watch(
+    name: str, reference: Reference, detection: DetectionConfig, limits: LimitsConfig, models: int, stable: str | None
+) -> Watched:
+    """The machine of one model among `models`."""
+    settings = Settings(
+        window=detection.window_seconds,
+        lateness=detection.lateness_seconds,
+        period=period_of_model(budget_seconds(detection.budget), models),
+        shares=SHARES,
+        effect_floor=detection.effect_floor,
+        retrain_floor=detection.retrain_floor,
+        canary_floor=detection.canary_floor,
+        smallest_arm=detection.canary_predictions,
+        most_versions=limits.versions,
+        stable=stable,
+    )
+    baseline, lines = reference.baselines()
+    return Watched(reference, Monitor(name, baseline, lines, settings))
+
+
+def _decoder(content: str, schemas: dict[str, Any], longest: int) -> Decoder:
+    return JsonlFeedback(longest) if content == "feedback" else JsonlPredictions(schemas, longest)

@@ -1,0 +1,92 @@
+"""One file with all state and all positions at one instant: arrays and a JSON manifest in an .npz, replaced atomically.
+
+No pickle. The archive checks its members' CRC when they are read. A checkpoint of another format, or of other references,
+is refused as a whole: the agent then starts anew and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from poisonwatch.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMAT = 1
+MANIFEST = "manifest"
+
+
+def save(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Write state whose leaves are arrays or JSON values; `identity` says what it depends on.
+
+    Raises:
+        OSError: when the disk refuses; the checkpoint that was there is still there.
+    """
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    manifest = {"format": FORMAT, "identity": identity, "state": _take_out(state, arrays)}
+    arrays[MANIFEST] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
+    draft = path.with_name(path.name + ".part")
+    with draft.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """State as it was saved, or None where there is no checkpoint.
+
+    Raises:
+        CheckpointError: when it is damaged, or belongs to another format, model or reference.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        manifest = json.loads(arrays.pop(MANIFEST).tobytes())
+        if manifest["format"] != FORMAT:
+            msg = f"{path}: checkpoint of format {manifest['format']}, this agent reads {FORMAT}"
+            raise CheckpointError(msg)
+        if manifest["identity"] != identity:
+            msg = f"{path}: the checkpoint belongs to other models, references or window settings"
+            raise CheckpointError(msg)
+        state = _put_back(manifest["state"], arrays)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        msg = f"{path}: the checkpoint is damaged ({error})"
+        raise CheckpointError(msg) from None
+    if not isinstance(state, dict):
+        msg = f"{path}: the checkpoint holds no state"
+        raise CheckpointError(msg)
+    return state
+
+
+def _take_out(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    if isinstance(value, np.ndarray):
+        name = f"a{len(arrays)}"
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, dict):
+        # Keys come from logs (versions, classes): wrapped, so that none can be mistaken for ours.
+        return {"dict": {key: _take_out(member, arrays) for key, member in value.items()}}
+    return [_take_out(member, arrays) for member in value] if isinstance(value, list | tuple) else value
+
+
+def _put_back(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    if isinstance(value, dict):
+        if "array" in value:
+            return arrays[value["array"]]
+        return {key: _put_back(member, arrays) for key, member in value["dict"].items()}
+    return [_put_back(member, arrays) for member in value] if isinstance(value, list) else value

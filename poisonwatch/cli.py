@@ -1,0 +1,318 @@
+"""The command line: thin, every command a few lines over the library.
+
+Exit codes: 0 done; 64 the command was used wrongly; 65 a file given to it is wrong; 70 a defect of poisonwatch.
+`decision` answers 0 keep, 1 hold, 2 rollback, 3 unreachable.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from poisonwatch import __version__
+from poisonwatch.errors import PoisonwatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
+
+DEFAULT_ADDRESS = "127.0.0.1:9787"
+USAGE, DATA, SOFTWARE, INTERRUPTED = 64, 65, 70, 130
+UNREACHABLE = 3
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        code = cli.main(standalone_mode=False, prog_name="poisonwatch")
+    except click.UsageError as error:
+        error.show()
+        code = USAGE
+    except click.Abort:
+        code = INTERRUPTED
+    except PoisonwatchError as error:
+        click.echo(str(error), err=True)
+        code = DATA
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    except Exception:  # noqa: BLE001 - a crash must not leave with a code that means `hold`
+        traceback.print_exc()
+        code = SOFTWARE
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="poisonwatch %(version)s")
+def cli() -> None:
+    """Watch the predictions of a model in production for signs of poisoning.
+
+    poisonwatch reads a model's prediction log, compares it with a trusted reference, and says `keep`, `hold` or
+    `rollback` for each model version, under one budget of false pages.
+    """
+
+
+@cli.command()
+@click.option("--config", "config_path", type=FILE, required=True, help="The YAML configuration.")
+@click.option("--web.listen-address", "address", metavar="HOST:PORT", help="Overrides web.listen_address.")
+@click.option("--log.level", "level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option("--log.format", "log_format", type=click.Choice(["text", "json"]), default="text")
+def run(config_path: Path, address: str | None, level: str, log_format: str) -> None:
+    """Watch the configured logs until stopped (the sidecar)."""
+    from poisonwatch.agent import WallClock
+    from poisonwatch.agent import run as run_loop
+    from poisonwatch.assemble import sidecar
+    from poisonwatch.config import load
+    from poisonwatch.server.thread import Server
+
+    log = _log(level, log_format)
+    config = load(config_path)
+    app = sidecar(config, lambda entry: log.info(entry["kind"], **_short(entry)))
+    server = Server(address or config.web.listen_address, app.published)
+    stop = _stop_on_signals()
+    server.start()
+    log.info("listening", address=server.address)
+    try:
+        run_loop(app, WallClock(), stop)
+    finally:
+        server.close()
+    log.info("stopped")
+
+
+@cli.command()
+@click.argument("predictions", nargs=-1, required=True, type=FILE)
+@click.option("--reference", required=True, type=FILE, help="A trusted log to learn from, or a built reference.")
+@click.option("--feedback", multiple=True, type=FILE, help="Labels that came back later; may be given repeatedly.")
+@click.option("--journal", type=FILE, help="Write alerts and decisions to this file, one JSON object a line.")
+@click.option("--report", type=click.Path(path_type=str), help="Write a JSON report to this file, or - for stdout.")
+@click.option("--model", help="The model to watch, where the reference holds several.")
+@click.option("--config", "config_path", type=FILE, help="Take `detection` from this configuration.")
+def replay(
+    predictions: tuple[Path, ...],
+    reference: Path,
+    feedback: tuple[Path, ...],
+    journal: Path | None,
+    report: str | None,
+    model: str | None,
+    config_path: Path | None,
+) -> None:
+    """Play finished logs through the agent, by their own time, and say what it would have said.
+
+    The schema is learned from the reference; no configuration is needed. Logs are JSON lines, plain or .gz.
+    """
+    from poisonwatch.agent import EventClock
+    from poisonwatch.agent import run as run_loop
+    from poisonwatch.assemble import replay as assemble
+    from poisonwatch.config import DetectionConfig, load
+    from poisonwatch.reference import load_or_build
+    from poisonwatch.sinks.report import Meter
+
+    _log("warning", "text")
+    meter = Meter()
+    detection = load(config_path).detection if config_path else DetectionConfig()
+    if journal is not None and journal.exists() and journal.stat().st_size:
+        msg = f"{journal}: this file is not empty: a replay begins a journal of its own, name another or remove it"
+        raise PoisonwatchError(msg)
+    with _progress("reference", [reference]) as advance:
+        learned = load_or_build(reference, model, advance)
+    with _progress("replay", [*predictions, *feedback]) as advance:
+        app = assemble(
+            learned, predictions, feedback, detection=detection, journal=journal, tell=meter.hear, progress=advance
+        )
+        run_loop(app, EventClock(app.merge), lambda: False)
+    told = meter.report(app.published)
+    if report == "-":
+        click.echo(json.dumps(told))
+    else:
+        if report is not None:
+            Path(report).write_text(json.dumps(told) + "\n")
+        click.echo(meter.in_words(told))
+
+
+@cli.group()
+def reference() -> None:
+    """Learn a reference from a trusted log, or look at one."""
+
+
+@reference.command("build")
+@click.argument("logs", nargs=-1, required=True, type=FILE)
+@click.option("--out", required=True, type=FILE, help="Where to write the reference.")
+@click.option("--model", help="The model to learn, where the logs hold several.")
+def reference_build(logs: tuple[Path, ...], out: Path, model: str | None) -> None:
+    """Learn what normal predictions look like from LOGS that are known to be clean."""
+    from poisonwatch.reference import build, save
+
+    with _progress("reference", [*logs, *logs]) as advance:
+        learned = build(logs, model, advance)
+    save(learned, out)
+    click.echo(f"{out}: learned from {learned.records} predictions, SHA-256 {learned.sha256}")
+
+
+@reference.command("show")
+@click.argument("file", type=FILE)
+def reference_show(file: Path) -> None:
+    """Say what a reference FILE holds."""
+    from poisonwatch.reference import in_words, load
+
+    click.echo(in_words(load(file)))
+
+
+@cli.command()
+@click.option("--config", "config_path", type=FILE, required=True, help="The YAML configuration.")
+def check(config_path: Path) -> None:
+    """Validate a configuration and its references, and print what would hold.
+
+    Exit 65 with the place of every mistake and its remedy.
+    """
+    from poisonwatch.assemble import references_of
+    from poisonwatch.config import dump, load
+
+    config = load(config_path)
+    references_of(config)
+    click.echo(dump(config), nl=False)
+
+
+@cli.command()
+@click.option("--url", default=f"http://{DEFAULT_ADDRESS}", show_default=True, help="Where the agent listens.")
+@click.option("--model", help="Only this model.")
+@click.option("--model-version", help="Only this version.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def decision(url: str, model: str | None, model_version: str | None, as_json: bool) -> int:  # noqa: FBT001
+    """Print the current decision of a running agent.
+
+    Exit 0 keep, 1 hold, 2 rollback, 3 unreachable. Of several models and versions the worst counts. What has no
+    decision yet counts as hold.
+    """
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    if not url.startswith(("http://", "https://")):
+        msg = "--url must start with http:// or https://"
+        raise click.UsageError(msg)
+    try:
+        with urlopen(f"{url.rstrip('/')}/v1/decisions", timeout=10) as answer:  # noqa: S310 - checked above
+            found = json.load(answer)
+    except (URLError, OSError, ValueError) as error:
+        click.echo(f"{url}: no answer from the agent ({error}); do not read this as healthy", err=True)
+        return UNREACHABLE
+    chosen = [d for d in found if model in {None, d["model"]} and model_version in {None, d["model_version"]}]
+    if as_json:
+        click.echo(json.dumps(chosen))
+    for one in [] if as_json else chosen:
+        target = f" to {one['target']}" if one["target"] else ""
+        click.echo(
+            f"{one['model']} {one['model_version']}: {one['decision']}{target} ({one['reason']}). {one['summary']}"
+        )
+    if not chosen:
+        click.echo("hold: the agent has no decision for this yet", err=True)
+        return 1
+    return max({"keep": 0, "hold": 1, "rollback": 2}[one["decision"]] for one in chosen)
+
+
+@cli.group()
+def journal() -> None:
+    """Look after a journal."""
+
+
+@journal.command("verify")
+@click.argument("file", type=FILE)
+def journal_verify(file: Path) -> None:
+    """Check the hash chain of a journal FILE; exit 65 and name the first line that breaks it."""
+    from poisonwatch.sinks.journal import read
+
+    if not file.exists():
+        msg = f"{file}: there is no such journal"
+        raise PoisonwatchError(msg)
+    count = sum(1 for _ in read(file))
+    click.echo(f"{file}: {count} entries, the chain holds")
+
+
+@cli.command()
+@click.option(
+    "--speed",
+    type=click.FloatRange(0.1, 100_000),
+    default=60.0,
+    show_default=True,
+    help="Seconds of traffic per second.",
+)
+@click.option("--web.listen-address", "address", default=DEFAULT_ADDRESS, show_default=True, metavar="HOST:PORT")
+@click.option("--exit-at-end", is_flag=True, help="Stop when the log has ended instead of serving on.")
+def demo(speed: float, address: str, exit_at_end: bool) -> None:  # noqa: FBT001
+    """Watch a real spam filter being poisoned: two hours of traffic in two minutes."""
+    from poisonwatch.demo import play
+
+    _log("warning", "text")
+    play(speed, address, _stop_on_signals(), exit_at_end=exit_at_end)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+    from poisonwatch.config import Config
+
+    click.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"poisonwatch {__version__}")
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    """A question that is answered yes once SIGTERM or SIGINT has come."""
+    stopped = False
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return lambda: stopped
+
+
+def _log(level: str, log_format: str) -> Any:
+    import structlog
+
+    renderer: Any = structlog.processors.JSONRenderer()
+    if log_format == "text":
+        renderer = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    return structlog.get_logger()
+
+
+def _short(entry: dict[str, Any]) -> dict[str, Any]:
+    """What a log line says of a journal entry."""
+    names = ("model", "model_version", "state", "severity", "cause", "decision", "reason", "target", "summary")
+    return {name: entry[name] for name in names if entry.get(name) is not None}
+
+
+@contextmanager
+def _progress(label: str, files: Sequence[Path]) -> Iterator[Callable[[int], None] | None]:
+    """A bar over the bytes of the files, on a terminal; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    length = sum(file.stat().st_size for file in files if file.is_file())
+    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield bar.update

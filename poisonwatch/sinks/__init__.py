@@ -1,0 +1,1 @@
+"""Facts out: the journal first, then what people and machines read."""

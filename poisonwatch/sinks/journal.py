@@ -1,0 +1,150 @@
+"""The journal: an append-only file of what was found and decided, chained by hashes so that nothing can be taken out.
+
+Every line is a JSON object with `seq` (from 1), `prev` (the hash of the line before, 64 zeros at first), `hash` (SHA-256 of the
+line's own JSON without `hash`), `time` (event time, RFC 3339 UTC), `kind`, `model`, `model_version`, and what the
+kind has beside. After a crash the agent reads its input again from the last checkpoint; what it would then say a
+second time, word for word, is not written a second time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from poisonwatch.errors import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from poisonwatch.types import Alert, Decision
+
+FIRST = "0" * 64
+
+FINDINGS = ("alert", "decision")
+"""Kinds of entries that follow from the input alone, and so would be said again when it is read again."""
+
+
+def rfc3339(time: float) -> str:
+    """Unix seconds as RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def alert_entry(alert: Alert) -> dict[str, Any]:
+    """What the journal says of an alert that changed."""
+    told = msgspec.to_builtins(alert)
+    told["onset"] = rfc3339(alert.onset)
+    return {"kind": "alert", **_rounded(told)}
+
+
+def decision_entry(decision: Decision) -> dict[str, Any]:
+    """What the journal says of a decision that changed."""
+    return {"kind": "decision", **msgspec.to_builtins(decision)}
+
+
+def _rounded(told: Any) -> Any:
+    """Numbers as people read them: the journal states findings, the checkpoint keeps the bits."""
+    if isinstance(told, float):
+        return round(told, 6)
+    if isinstance(told, dict):
+        return {key: value if key == "time" else _rounded(value) for key, value in told.items()}
+    return [_rounded(value) for value in told] if isinstance(told, list | tuple) else told
+
+
+class Journal:
+    """Appends entries to a file, or only chains them when there is no path (a replay without `--journal`)."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seq, self._prev = 0, FIRST
+        self._told: deque[dict[str, Any]] = deque()
+        if path is not None and path.exists():
+            self._continue(path)
+        self._file = None if path is None else path.open("ab")
+
+    def append(self, time: float, entry: dict[str, Any]) -> None:
+        """Write one entry of event time `time`; it is on disk when this returns."""
+        content = {"model": None, "model_version": None, **entry, "time": rfc3339(time)}
+        if self._told and content["kind"] in FINDINGS:
+            if self._told[0] == content:
+                self._told.popleft()
+                return
+            self._told.clear()
+        self._seq += 1
+        line = {"seq": self._seq, "prev": self._prev, **content}
+        self._prev = _hash(line)
+        line["hash"] = self._prev
+        if self._file is not None:
+            self._file.write(_canonical(line) + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def position(self) -> int:
+        """How many entries were written."""
+        return self._seq
+
+    def resume(self, position: int) -> None:
+        """State was restored as it stood after entry `position`: later entries will be said again."""
+        if self._path is not None and position < self._seq:
+            self._told = deque(
+                _content(line) for line in read(self._path) if line["seq"] > position and line["kind"] in FINDINGS
+            )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _continue(self, path: Path) -> None:
+        """Go on after the last line; one that a crash left incomplete is cut off."""
+        with path.open("rb+") as file:
+            whole = file.read()
+            complete = whole.rfind(b"\n") + 1
+            if complete != len(whole):
+                file.truncate(complete)
+        last = None
+        for last in read(path):
+            pass
+        if last is not None:
+            self._seq, self._prev = last["seq"], last["hash"]
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Entries of a journal, each checked against the chain.
+
+    Raises:
+        JournalError: names the first line that does not hold.
+    """
+    prev = FIRST
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                entry = json.loads(line)
+                told, own = dict(entry), entry["hash"]
+                del told["hash"]
+                holds = entry["seq"] == number and entry["prev"] == prev and _hash(told) == own
+            except (ValueError, TypeError, KeyError):
+                holds = False
+            if not holds:
+                msg = f"{path}: line {number} breaks the chain: it, or the line before it, was changed or removed"
+                raise JournalError(msg)
+            prev = own
+            yield entry
+
+
+def _content(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key not in {"seq", "prev", "hash"}}
+
+
+def _canonical(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _hash(entry: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical(entry)).hexdigest()

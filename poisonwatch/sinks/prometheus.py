@@ -1,0 +1,192 @@
+"""The metric catalogue, and the one collector that renders a snapshot by it.
+
+Every family of the catalogue is always there, those whose labels are known from the start with a value of zero. Label values
+come from logs: their number is bounded by the schema and the caps on versions, and the client escapes them.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from poisonwatch import __version__
+from poisonwatch.profile.indicators import CONFIDENCE, OUTCOME
+from poisonwatch.types import Action, AlertState, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from prometheus_client.metrics_core import Metric
+
+    from poisonwatch.monitor import VersionView
+    from poisonwatch.sinks.snapshot import ModelSnapshot, Published, Snapshot
+
+MOST_DISTANT = 20
+"""Columns whose distances are exported: those that moved most."""
+
+REASONS = ("malformed", "not_an_object", "wrong_type", "missing_timestamp", "missing_prediction", "too_long")
+"""Reasons of rejection that every source exports from the start."""
+
+
+class Described(NamedTuple):
+    """One line of the catalogue."""
+
+    kind: type[Metric]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+G, C, H = GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily
+VERSION = ("model", "model_version")
+
+CATALOGUE: dict[str, Described] = {
+    "poisonwatch_decision": Described(G, "Recommendation for a model version: 1 for the one that holds.", (*VERSION, "decision")),
+    "poisonwatch_decision_timestamp_seconds": Described(G, "Event time at which the decision was last changed.", VERSION),
+    "poisonwatch_rollback_target_info": Described(G, "Version to roll back to, where a rollback is recommended.", (*VERSION, "target")),
+    "poisonwatch_alerts": Described(G, "Open alerts by severity and state.", (*VERSION, "severity", "state")),
+    "poisonwatch_evidence_log": Described(G, "Evidence of a group of signals in nats: at 0 the false-page budget allows an alert.", (*VERSION, "group")),
+    "poisonwatch_effect_log_odds": Described(G, "Size of the departure of a group's strongest indicator; 0 while its evidence is negligible.", (*VERSION, "group")),
+    "poisonwatch_distance": Described(G, "Distance of recent predictions from the reference, for people to read; it raises no alert.", (*VERSION, "column", "distance")),
+    "poisonwatch_predictions": Described(C, "Predictions that were judged, by predicted class.", (*VERSION, "class")),
+    "poisonwatch_prediction_confidence_ratio": Described(H, "Confidence of the predictions, cut at the reference's quantiles.", VERSION),
+    "poisonwatch_last_prediction_timestamp_seconds": Described(G, "Largest event time of a version's predictions.", VERSION),
+    "poisonwatch_reference_predictions": Described(G, "Predictions that the model's reference rests on.", ("model",)),
+    "poisonwatch_reference_info": Described(G, "Identity of the model's reference.", ("model", "sha256")),
+    "poisonwatch_predictions_late": Described(C, "Predictions that came after their window was judged; they are not in any profile.", ("model",)),
+    "poisonwatch_coverage_ratio": Described(G, "Share of the lines read that entered a profile.", ()),
+    "poisonwatch_lines": Described(C, "Lines read from a source.", ("source",)),
+    "poisonwatch_records": Described(C, "Predictions accepted from a source.", ("source",)),
+    "poisonwatch_feedback": Described(C, "Labels accepted from a source.", ("source",)),
+    "poisonwatch_records_rejected": Described(C, "Lines rejected, by reason.", ("source", "reason")),
+    "poisonwatch_faults": Described(C, "Values that were wrong or unknown in records that were accepted all the same.", ("source", "reason")),
+    "poisonwatch_source_found": Described(G, "Whether the source's file is there.", ("source",)),
+    "poisonwatch_source_lag_bytes": Described(G, "Bytes of the source that were not read yet.", ("source",)),
+    "poisonwatch_source_last_record_timestamp_seconds": Described(G, "Largest event time that the source gave; 0 before the first record.", ("source",)),
+    "poisonwatch_heartbeat_timestamp_seconds": Described(G, "Wall-clock time of the agent's last turn: stale means that nobody watches.", ()),
+    "poisonwatch_start_timestamp_seconds": Described(G, "Wall-clock time at which the agent started.", ()),
+    "poisonwatch_checkpoint_timestamp_seconds": Described(G, "Wall-clock time of the last checkpoint; 0 when there is none.", ()),
+    "poisonwatch_checkpoint_failures": Described(C, "Checkpoints that could not be written.", ()),
+    "poisonwatch_build_info": Described(G, "Version of poisonwatch and of Python.", ("version", "python_version")),
+}  # fmt: skip
+
+
+def registry_of(published: Published) -> CollectorRegistry:
+    """A registry of its own, never the global one, with the collector over the published snapshot."""
+    registry = CollectorRegistry()
+    registry.register(_SnapshotCollector(published))
+    return registry
+
+
+class _SnapshotCollector(Collector):
+    def __init__(self, published: Published) -> None:
+        self._published = published
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not render."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family of the catalogue, in its order."""
+        families = {name: _family(name, described) for name, described in CATALOGUE.items()}
+        _add(families, "poisonwatch_build_info", (__version__, platform.python_version()), 1)
+        snapshot = self._published.snapshot
+        if snapshot is not None:
+            _add_agent(families, snapshot)
+            for model in snapshot.models:
+                _add_model(families, model)
+        yield from families.values()
+
+
+def _family(name: str, described: Described) -> Any:
+    return described.kind(name, described.help, labels=described.labels)
+
+
+def _add(families: dict[str, Any], name: str, labels: tuple[str, ...], value: float) -> None:
+    families[name].add_metric(labels, value)
+
+
+def _add_agent(families: dict[str, Any], snapshot: Snapshot) -> None:
+    counters = snapshot.counters
+    _add(families, "poisonwatch_heartbeat_timestamp_seconds", (), snapshot.time)
+    _add(families, "poisonwatch_start_timestamp_seconds", (), snapshot.started)
+    _add(families, "poisonwatch_checkpoint_timestamp_seconds", (), snapshot.checkpoint or 0.0)
+    _add(families, "poisonwatch_checkpoint_failures", (), snapshot.checkpoint_failures)
+    late = sum(model.late for model in snapshot.models)
+    accepted = counters.predictions.total() + counters.feedback.total()
+    lines = accepted + counters.rejected.total()
+    _add(families, "poisonwatch_coverage_ratio", (), (accepted - late) / lines if lines else 1.0)
+    for source in snapshot.sources:
+        name = (source.name,)
+        _add(families, "poisonwatch_lines", name, counters.lines[source.name])
+        _add(families, "poisonwatch_records", name, counters.predictions[source.name])
+        _add(families, "poisonwatch_feedback", name, counters.feedback[source.name])
+        _add(families, "poisonwatch_source_found", name, float(source.found))
+        _add(families, "poisonwatch_source_lag_bytes", name, source.lag_bytes)
+        newest = source.newest if math.isfinite(source.newest) else 0.0
+        _add(families, "poisonwatch_source_last_record_timestamp_seconds", name, newest)
+        reasons = dict.fromkeys((*REASONS, *(reason for of, reason in counters.rejected if of == source.name)))
+        for reason in reasons:
+            count = counters.rejected[source.name, reason]
+            _add(families, "poisonwatch_records_rejected", (source.name, reason), count)
+    for (of, reason), count in counters.faults.items():
+        _add(families, "poisonwatch_faults", (of, reason), count)
+
+
+def _add_model(families: dict[str, Any], model: ModelSnapshot) -> None:
+    _add(families, "poisonwatch_reference_predictions", (model.model,), model.reference_predictions)
+    _add(families, "poisonwatch_reference_info", (model.model, model.reference), 1)
+    _add(families, "poisonwatch_predictions_late", (model.model,), model.late)
+    for decision in model.decisions:
+        version = (model.model, decision.model_version)
+        for action in Action:
+            _add(families, "poisonwatch_decision", (*version, action.value), float(action is decision.decision))
+        _add(families, "poisonwatch_decision_timestamp_seconds", version, decision.time)
+        if decision.target is not None:
+            _add(families, "poisonwatch_rollback_target_info", (*version, decision.target), 1)
+    for name, view in model.versions.items():
+        _add_version(families, model, name, view)
+    for evidence in model.lines:
+        _add_evidence(families, (model.model, ""), evidence.group, evidence.log_e, evidence.effect)
+    for name in (*model.versions, ""):
+        mine = [alert for alert in model.alerts if (alert.model_version or "") == name]
+        for severity in Severity:
+            for state in (AlertState.PENDING, AlertState.FIRING):
+                count = sum(alert.severity is severity and alert.state is state for alert in mine)
+                _add(families, "poisonwatch_alerts", (model.model, name, severity.value, state.value), count)
+
+
+def _add_evidence(families: dict[str, Any], version: tuple[str, str], group: str, log_e: float, effect: float) -> None:
+    _add(families, "poisonwatch_evidence_log", (*version, group), log_e)
+    _add(families, "poisonwatch_effect_log_odds", (*version, group), effect)
+
+
+def _add_version(families: dict[str, Any], model: ModelSnapshot, name: str, view: VersionView) -> None:
+    version = (model.model, name)
+    _add(families, "poisonwatch_last_prediction_timestamp_seconds", version, view.facts.last_seen)
+    for evidence in view.evidence:
+        _add_evidence(families, version, evidence.group, evidence.log_e, evidence.effect)
+    questions = model.questions
+    for row, column in enumerate(questions.code_columns):
+        if column.name == OUTCOME:
+            counts = view.totals[questions.code_place(row)]
+            names = (*column.values, "(rare)", "(unseen)")
+            for value, count in zip(names, counts[1:].tolist(), strict=True):
+                _add(families, "poisonwatch_predictions", (*version, value), count)
+    if OUTCOME in questions.numbers:
+        _add(families, "poisonwatch_predictions", (*version, "(number)"), int(view.totals[0]))
+    if CONFIDENCE in questions.numbers:
+        row = questions.numbers.index(CONFIDENCE)
+        cuts = questions.cuts[row][np.isfinite(questions.cuts[row])]
+        counts = view.totals[questions.cut_place(row)].tolist()
+        total = int(view.totals[questions.present_place(row)])
+        buckets = [*((repr(float(cut)), float(n)) for cut, n in zip(cuts, counts, strict=True)), ("+Inf", float(total))]
+        families["poisonwatch_prediction_confidence_ratio"].add_metric(version, buckets, sum_value=None)
+    ranked = sorted(view.distances.items(), key=lambda item: -item[1]["psi"])[:MOST_DISTANT]
+    for column_name, found in ranked:
+        for kind, value in found.items():
+            _add(families, "poisonwatch_distance", (*version, column_name, kind), value)

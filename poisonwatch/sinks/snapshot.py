@@ -1,0 +1,97 @@
+"""What is published: one immutable value that the server renders, and the counters that go into it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from poisonwatch.monitor import VersionView
+    from poisonwatch.profile.indicators import Questions
+    from poisonwatch.types import Alert, Decision, Evidence
+
+
+@dataclass(slots=True)
+class Counters:
+    """The agent's own counts, by source and reason. Plain integers: the hot path touches them once a block."""
+
+    lines: Counter[str] = field(default_factory=Counter)
+    predictions: Counter[str] = field(default_factory=Counter)
+    feedback: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
+    faults: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        return {
+            "lines": dict(self.lines),
+            "predictions": dict(self.predictions),
+            "feedback": dict(self.feedback),
+            "rejected": [[*key, count] for key, count in self.rejected.items()],
+            "faults": [[*key, count] for key, count in self.faults.items()],
+        }
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Counters:
+        """Counters as they were saved."""
+        return cls(
+            lines=Counter(state["lines"]),
+            predictions=Counter(state["predictions"]),
+            feedback=Counter(state["feedback"]),
+            rejected=Counter({(source, reason): count for source, reason, count in state["rejected"]}),
+            faults=Counter({(source, reason): count for source, reason, count in state["faults"]}),
+        )
+
+    def copy(self) -> Counters:
+        """The counts as they stand now."""
+        return Counters(
+            self.lines.copy(), self.predictions.copy(), self.feedback.copy(), self.rejected.copy(), self.faults.copy()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSnapshot:
+    """How a source does: whether its file is there, bytes not read yet, largest event time that it gave."""
+
+    name: str
+    found: bool
+    lag_bytes: int
+    newest: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """What stands of one model."""
+
+    model: str
+    reference: str
+    reference_predictions: int
+    questions: Questions
+    versions: Mapping[str, VersionView]
+    lines: tuple[Evidence, ...]
+    alerts: tuple[Alert, ...]
+    decisions: tuple[Decision, ...]
+    late: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that is shown, as of wall-clock time `time`."""
+
+    time: float
+    started: float
+    models: tuple[ModelSnapshot, ...]
+    sources: tuple[SourceSnapshot, ...]
+    counters: Counters
+    checkpoint: float | None
+    checkpoint_failures: int
+
+
+@dataclass(slots=True)
+class Published:
+    """Where the loop leaves the newest snapshot and the server finds it; one reference, replaced at once."""
+
+    snapshot: Snapshot | None = None

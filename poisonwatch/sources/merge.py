@@ -1,0 +1,286 @@
+"""Several logs as one stream in the order of event time: predictions and feedback, each record in its turn.
+
+A log is taken in its own order; its clock is the largest event time met in it so far. Logs that have records at hand are
+merged by their clocks, so that a label never acts before its own time, and versions that write separate logs meet again,
+also when the agent has to catch up with them. A log that has nothing to give at the moment holds nobody back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from poisonwatch.formats.records import LATEST
+from poisonwatch.types import Batch, Decoded, Feedback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from poisonwatch.types import Floats
+
+JUMP = 600.0
+"""Seconds that a record may be ahead of all before it without being confirmed."""
+
+CONFIRMATIONS = 2
+"""Records that must follow a jump and agree with it: one forged time must not make all that follows late."""
+
+TIME_JUMP = "unconfirmed_time_jump"
+
+
+class Decoder(Protocol):
+    """What turns a block of lines into columns."""
+
+    def decode(self, block: bytes, latest: float) -> Decoded:
+        """Columns of a block of complete lines."""
+        ...
+
+
+Piece = Batch | Feedback
+
+
+class Lane:
+    """One log. `poll` gives complete lines, or none when there are none now; `counts` collects what was decoded.
+
+    With `confirm` (a finite log, where no clock says what time it is) a record far ahead of all before it must be
+    confirmed by those that follow. Without, records after `latest` are rejected.
+    """
+
+    def __init__(self, name: str, poll: Callable[[], bytes], decoder: Decoder, *, confirm: bool) -> None:
+        self.name = name
+        self._poll = poll
+        self._decoder = decoder
+        self._confirm = confirm
+        self._ahead: deque[Piece] = deque()
+        self._clock = -math.inf
+        self.counts: list[Decoded] = []
+        self.stray: list[Piece] = []  # rejected lines with no record to go with
+        self.piece: Piece | None = None
+        self.clocks: Floats = np.empty(0)
+
+    @property
+    def clock(self) -> float:
+        """Largest event time met so far, or minus infinity."""
+        return self._clock
+
+    @property
+    def holding(self) -> bool:
+        """Is something decoded that was not passed on yet?"""
+        return bool(self.clocks.size or self._ahead)
+
+    def fill(self, latest: float) -> bool:
+        """Make sure that a record is at hand; False when there is none now."""
+        while not self.clocks.size:
+            self._look_ahead(latest)
+            if not self._ahead:
+                return False
+            self._admit(self._ahead.popleft())
+            if not self.clocks.size and self.piece is not None:
+                self.stray.append(self.piece)
+        return True
+
+    def take(self, until: float) -> tuple[Piece, Floats] | None:
+        """The records whose clock is before `until`, with their clocks, or None."""
+        count = int(np.searchsorted(self.clocks, until, side="left"))
+        if not count or self.piece is None:
+            return None
+        taken, clocks = _cut(self.piece, 0, count), self.clocks[:count]
+        self.piece, self.clocks = _cut(self.piece, count, self.clocks.size), self.clocks[count:]
+        return taken, clocks
+
+    def extend(self, latest: float) -> bool:
+        """Append the next records to those at hand; False when there are none now."""
+        held, clocks = self.piece, self.clocks
+        self.clocks = np.empty(0)
+        if held is None or not self.fill(latest) or self.piece is None:
+            self.piece, self.clocks = held, clocks
+            return False
+        self.piece, self.clocks = _join(held, self.piece), np.concatenate((clocks, self.clocks))
+        return True
+
+    def _look_ahead(self, latest: float) -> None:
+        """Hold what may have to confirm the end of the piece before it."""
+        wanted = CONFIRMATIONS if self._confirm else 0
+        while not self._ahead or sum(piece.time.size for piece in list(self._ahead)[1:]) < wanted:
+            block = self._poll()
+            if not block:
+                return
+            decoded = self._decoder.decode(block, latest)
+            self._ahead.extend(decoded.batches if decoded.feedback is None else (decoded.feedback,))
+            self.counts.append(dataclasses.replace(decoded, batches=(), feedback=None))
+
+    def _admit(self, piece: Piece) -> None:
+        following = np.concatenate([np.empty(0), *(later.time for later in self._ahead)])[:CONFIRMATIONS]
+        keep = self._confirmed(piece.time, following) if self._confirm else None
+        if keep is not None:
+            jumped = int(keep.size - keep.sum())
+            of_labels = isinstance(piece, Feedback)
+            self.counts.append(
+                Decoded(
+                    predictions=0 if of_labels else -jumped,
+                    labels=-jumped if of_labels else 0,
+                    rejected={TIME_JUMP: jumped},
+                )
+            )
+            piece = _without(piece, keep)
+        self.clocks = np.maximum.accumulate(np.concatenate(([self._clock], piece.time)))[1:]
+        self._clock = float(self.clocks[-1]) if self.clocks.size else self._clock
+        self.piece = piece
+
+    def _confirmed(self, time: Floats, following: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
+        """Which records to keep; None for all."""
+        clock = np.maximum.accumulate(np.concatenate(([self._clock], time)))
+        if not (time > clock[:-1] + JUMP).any():
+            return None
+        extended = np.concatenate((time, following)).tolist()
+        keep = np.ones(time.size, np.bool_)
+        now = self._clock
+        for index, at in enumerate(time.tolist()):
+            witnesses = extended[index + 1 : index + 1 + CONFIRMATIONS]
+            agreed = bool(witnesses) and all(witness >= at - JUMP for witness in witnesses)
+            if at > now + JUMP and not agreed and (witnesses or now > -math.inf):
+                keep[index] = False
+            else:
+                now = max(now, at)
+        return None if keep.all() else keep
+
+
+class Merge:
+    """Several logs as one stream of pieces in the order of event time."""
+
+    def __init__(self, lanes: list[Lane]) -> None:
+        self.lanes = lanes
+
+    @property
+    def holding(self) -> bool:
+        """Is something decoded that was not passed on yet? Then the sources' positions are ahead of the state."""
+        return any(lane.holding for lane in self.lanes)
+
+    def step(self, latest: float = LATEST) -> list[Piece]:
+        """The next pieces, or none when no log has anything now. Live records after `latest` are rejected."""
+        lanes = [lane for lane in self.lanes if lane.fill(latest)]
+        pieces = list(self._strays())
+        if not lanes:
+            return pieces
+        # Up to the clock of the log that is behind, every log's records are at hand.
+        until = math.inf if len(lanes) == 1 else min(float(lane.clocks[-1]) for lane in lanes)
+        taken = [found for lane in lanes if (found := lane.take(until)) is not None]
+        while not taken:
+            behind = min(lanes, key=lambda lane: float(lane.clocks[-1]))
+            if behind.extend(latest):
+                until = min(float(lane.clocks[-1]) for lane in lanes)
+                taken = [found for lane in lanes if (found := lane.take(until)) is not None]
+            elif (last := behind.take(math.inf)) is not None:
+                taken = [last]
+        return pieces + list(_in_order(taken))
+
+    def _strays(self) -> Iterator[Piece]:
+        for lane in self.lanes:
+            yield from lane.stray
+            lane.stray.clear()
+
+
+def _in_order(taken: list[tuple[Piece, Floats]]) -> Iterator[Piece]:
+    """Pieces of several lanes in one order: predictions in one batch as far as no label comes between them.
+
+    At equal times the earlier lane goes first.
+    """
+    if len(taken) == 1:
+        yield taken[0][0]
+        return
+    batches = [(piece, clocks) for piece, clocks in taken if isinstance(piece, Batch)]
+    if len(batches) > 1:
+        merged = _sorted_batch(batches)
+        taken = [merged, *((piece, clocks) for piece, clocks in taken if not isinstance(piece, Batch))]
+    lane = np.repeat(np.arange(len(taken)), [clocks.size for _, clocks in taken])
+    place = np.concatenate([np.arange(clocks.size) for _, clocks in taken])
+    order = np.argsort(np.concatenate([clocks for _, clocks in taken]), kind="stable")
+    lane, place = lane[order], place[order]
+    edges = (0, *(np.flatnonzero(np.diff(lane)) + 1).tolist(), lane.size)
+    for first, last in zip(edges[:-1], edges[1:], strict=True):
+        yield _cut(taken[int(lane[first])][0], int(place[first]), int(place[last - 1]) + 1)
+
+
+def _sorted_batch(batches: list[tuple[Piece, Floats]]) -> tuple[Piece, Floats]:
+    joined = batches[0][0]
+    for piece, _ in batches[1:]:
+        joined = _join(joined, piece)
+    assert isinstance(joined, Batch)  # noqa: S101 - only batches were given
+    clocks = np.concatenate([clocks for _, clocks in batches])
+    order = np.argsort(clocks, kind="stable")
+    place = np.append(np.argsort(order, kind="stable"), order.size)
+    ordered = dataclasses.replace(
+        joined,
+        time=joined.time[order],
+        version=joined.version[order],
+        numbers=joined.numbers[:, order],
+        codes=joined.codes[:, order],
+        rejected_at=np.sort(place[joined.rejected_at]),
+    )
+    return ordered, clocks[order]
+
+
+def _cut(piece: Piece, start: int, stop: int) -> Piece:
+    """Records start to stop. Rejected lines go with the record that follows them, the last ones with the last cut."""
+    if isinstance(piece, Feedback):
+        fields = {f.name: getattr(piece, f.name)[start:stop] for f in dataclasses.fields(piece)}
+        return Feedback(**fields)
+    at = piece.rejected_at
+    mine = at[(at >= start) & ((at < stop) | (stop == piece.time.size))]
+    return dataclasses.replace(
+        piece,
+        time=piece.time[start:stop],
+        version=piece.version[start:stop],
+        numbers=piece.numbers[:, start:stop],
+        codes=piece.codes[:, start:stop],
+        rejected_at=mine - start,
+    )
+
+
+def _without(piece: Piece, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Piece:
+    """The records to keep; the others become rejected lines."""
+    if isinstance(piece, Feedback):
+        kept = np.flatnonzero(keep).tolist()
+        return Feedback(
+            time=piece.time[keep],
+            prediction_id=tuple(piece.prediction_id[i] for i in kept),
+            label=tuple(piece.label[i] for i in kept),
+            source=tuple(piece.source[i] for i in kept),
+        )
+    place = np.concatenate(([0], np.cumsum(keep)))
+    at = np.sort(np.concatenate((piece.rejected_at, np.flatnonzero(~keep))))
+    return dataclasses.replace(
+        piece,
+        time=piece.time[keep],
+        version=piece.version[keep],
+        numbers=piece.numbers[:, keep],
+        codes=piece.codes[:, keep],
+        rejected_at=place[at],
+    )
+
+
+def _join(first: Piece, second: Piece) -> Piece:
+    """Two neighbouring pieces of one lane as one."""
+    if isinstance(first, Feedback) or isinstance(second, Feedback):
+        assert isinstance(first, Feedback)  # noqa: S101 - a lane holds one kind
+        assert isinstance(second, Feedback)  # noqa: S101
+        return Feedback(
+            time=np.concatenate((first.time, second.time)),
+            prediction_id=first.prediction_id + second.prediction_id,
+            label=first.label + second.label,
+            source=first.source + second.source,
+        )
+    versions = tuple(dict.fromkeys((*first.versions, *second.versions)))
+    recode = np.array([versions.index(name) for name in second.versions], np.int32)
+    return Batch(
+        model=first.model,
+        time=np.concatenate((first.time, second.time)),
+        version=np.concatenate((first.version, recode[second.version] if recode.size else second.version)),
+        versions=versions,
+        numbers=np.concatenate((first.numbers, second.numbers), axis=1),
+        codes=np.concatenate((first.codes, second.codes), axis=1),
+        rejected_at=np.concatenate((first.rejected_at, second.rejected_at + first.time.size)),
+    )
