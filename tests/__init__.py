@@ -1,0 +1,1 @@
+"""Tests: mirror the package, and run the real parts."""
