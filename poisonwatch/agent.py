@@ -117,7 +117,7 @@ class App:
         checkpoint_path: Path | None = None,
         checkpoint_seconds: float = math.inf,
         skew_seconds: float = math.inf,
-        tell: Callable[[dict[str, Any]], None] = lambda entry: None,
+        tell: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self.models = models
         self.merge = merge
@@ -141,7 +141,7 @@ class App:
         """Take up the last checkpoint, or begin anew and say so in the journal."""
         self._started = self._last_data = self._last_checkpoint = now
         if self._checkpoint_path is not None:
-            self._restore(now)
+            self._restore(self._checkpoint_path, now)
         self.note(now, {"kind": "start", "version": __version__})
         if self._checkpointed is None:
             for name, watched in self.models.items():
@@ -280,9 +280,9 @@ class App:
             "journal": self._journal.position(),
         }
 
-    def _restore(self, now: float) -> None:
+    def _restore(self, path: Path, now: float) -> None:
         try:
-            state = checkpoint.load(self._checkpoint_path, self._identity())
+            state = checkpoint.load(path, self._identity())
         except CheckpointError as error:
             log.warning("checkpoint_refused", error=str(error), remedy="starting anew")
             return
@@ -304,7 +304,7 @@ class App:
         self.counters = Counters.restored(state["counters"])
         self._journal.resume(state["journal"])
         self._checkpointed = now
-        log.info("checkpoint_restored", path=str(self._checkpoint_path))
+        log.info("checkpoint_restored", path=str(path))
 
 
 def _model_snapshot(name: str, watched: Watched) -> ModelSnapshot:

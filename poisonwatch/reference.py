@@ -184,8 +184,7 @@ def in_words(reference: Reference) -> str:
         f"learned from    {', '.join(origin.name for origin in reference.origins)}",
         f"predictions     {reference.records} ({sum(reference.rejected.values())} lines rejected)",
         f"time            {span}",
-        f"design effect   {float(np.median(baseline.design_effect)):.2f} (median), "
-        f"{float(baseline.design_effect.max()):.2f} (largest)",
+        f"design effect   {float(np.median(baseline.design_effect)):.2f} (median of the indicators)",
         f"day-level noise {float(np.median(baseline.day_noise)):.3f} log-odds (median)",
     ]
     if reference.ignored_features:

@@ -97,9 +97,9 @@ class _Tables:
         return np.asarray(top + np.log(np.exp(terms - top[:, None]).sum(axis=1)))
 
     def _log_weight(self, of: Ints, x: Ints) -> Floats:
-        """log C(canary, x) + log C(stable, yes - x)."""
+        """Logarithm of C(canary, x) * C(stable, yes - x)."""
         f, canary, stable, rest = self._log_factorial, self._canary[of], self._stable[of], self._yes[of] - x
-        return f[canary] - f[x] - f[canary - x] + f[stable] - f[rest] - f[stable - rest]
+        return np.asarray(f[canary] - f[x] - f[canary - x] + f[stable] - f[rest] - f[stable - rest])
 
     def _mode(self, of: Ints, log_odds: Floats) -> Floats:
         """Where the conditional distribution is largest (Liao and Rosen 2001)."""

@@ -44,7 +44,8 @@ def collect(
         signal = bets.signals[bets.signal[best]]
         log_e = float(per_group[group])
         n = int((memory.asked[0, bets.indicator] - memory.asked_before[0])[best])
-        effect, subjects = 0.0, ()
+        effect = 0.0
+        subjects: tuple[Subject, ...] = ()
         if log_e >= QUIET:
             effect = _effect(memory, bets, int(best), expected)
             subjects = _guilty(memory, bets, of_group, texts, expected)

@@ -139,4 +139,4 @@ def log_sum(values: Floats, of: Ints, size: int) -> Floats:
     top = np.full(size, LOG_ZERO)
     np.maximum.at(top, of, values)
     with np.errstate(divide="ignore"):
-        return np.maximum(top + np.log(np.bincount(of, np.exp(values - top[of]), size)), LOG_ZERO)
+        return np.asarray(np.maximum(top + np.log(np.bincount(of, np.exp(values - top[of]), size)), LOG_ZERO))

@@ -90,6 +90,10 @@ class _Seen:
         if name in self.names or len(self.names) < 10 * MOST_KNOWN:
             self.names[name] += 1
 
+    def met_once(self) -> int:
+        """How many values were met exactly once."""
+        return sum(count == 1 for count in self.names.values())
+
     def column(self, name: str, most: int) -> Column | None:
         """The column that these values make, or None where they make none."""
         total = self.kinds.total()
@@ -222,8 +226,6 @@ def infer(lines: Iterable[bytes], model: str | None = None) -> Inference:
 
 
 def _conclude(found: _Inspector, model: str | None) -> Inference:
-    samples: dict[str, Floats] = {}
-    singletons: dict[str, int] = {}
     seen_by_name: dict[str, _Seen] = {}
     if found.listed and found.features:
         msg = "the reference's `features` are sometimes an object and sometimes a list: use one shape"
@@ -245,12 +247,9 @@ def _conclude(found: _Inspector, model: str | None) -> Inference:
     outcome = _outcome(found.outcome)
     seen_by_name[OUTCOME] = found.outcome
     confidence = found.confidence.kinds["number"] > 0
-    for column in (outcome, *features):
-        seen = seen_by_name[column.name]
-        if column.kind == "numerical":
-            samples[column.name] = np.array(seen.numbers)
-        elif column.kind == "categorical":
-            singletons[column.name] = sum(count == 1 for count in seen.names.values())
+    columns = (outcome, *features)
+    samples = {c.name: np.array(seen_by_name[c.name].numbers) for c in columns if c.kind == "numerical"}
+    singletons = {c.name: seen_by_name[c.name].met_once() for c in columns if c.kind == "categorical"}
     if confidence:
         samples[CONFIDENCE] = np.array(found.confidence.numbers)
     schema = Schema(

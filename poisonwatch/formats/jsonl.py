@@ -52,6 +52,10 @@ def chunks(block: bytes, size: int = CHUNK) -> Iterator[bytes]:
         start = end
 
 
+class _Header(msgspec.Struct, gc=False):
+    model: str | None = None
+
+
 class _Tally:
     """What went wrong in one block. `at` holds before which kept record each rejected line stood."""
 
@@ -78,7 +82,7 @@ class JsonlPredictions:
     def __init__(self, schemas: dict[str, Schema], longest_line: int, *, timed: bool = True) -> None:
         self._readers = {model: _Reader(model, schema, timed=timed) for model, schema in schemas.items()}
         self._longest = longest_line
-        self._model_of = msgspec.json.Decoder(msgspec.defstruct("Header", [("model", str | None, None)]))
+        self._model_of = msgspec.json.Decoder(_Header)
 
     def decode(self, block: bytes, latest: float = LATEST) -> Decoded:
         """Columns of a block of complete lines. Records with a timestamp after `latest` are rejected."""

@@ -116,7 +116,7 @@ def _number(values: dict[str, Any], key: str, faults: Counter[str], name: str | 
     value = values.get(key)
     if value is None:
         return None
-    if not _is_number(value):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         faults[f"{name or key}_wrong_type"] += 1
         return None
     number = _finite(value)
@@ -130,7 +130,7 @@ def _probabilities(loaded: dict[str, Any], key: str, faults: Counter[str]) -> li
     if found is None:
         return None
     members = found.values() if isinstance(found, dict) else found if isinstance(found, list) else [None]
-    if not all(_is_number(member) and _finite(member) is not None for member in members):
+    if any(isinstance(m, bool) or not isinstance(m, int | float) or _finite(m) is None for m in members):
         faults["probabilities_wrong_type"] += 1
         return None
     return {name: float(p) for name, p in found.items()} if isinstance(found, dict) else [float(p) for p in found]

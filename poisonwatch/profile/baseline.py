@@ -101,7 +101,7 @@ def describe(questions: Questions, counts: Ints, blocks: Ints, days: Ints) -> Ba
         low=low,
         high=high,
         design_effect=effect,
-        day_noise=_day_noise(questions, days, rate, effect),
+        day_noise=_day_noise(questions, days, effect),
     )
 
 
@@ -131,7 +131,7 @@ def _design_effect(questions: Questions, blocks: Ints, rate: Floats) -> Floats:
     return np.where(number >= FEWEST_BLOCKS, np.maximum(1.0, summed / bound), 1.0)
 
 
-def _day_noise(questions: Questions, days: Ints, rate: Floats, effect: Floats) -> Floats:
+def _day_noise(questions: Questions, days: Ints, effect: Floats) -> Floats:
     """Standard deviation of the daily log-odds beyond sampling, no less than the median over a signal's indicators.
 
     Only days on which an indicator and its complement were both seen often enough count.

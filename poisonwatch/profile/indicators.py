@@ -105,7 +105,7 @@ class Questions:
     def size(self) -> int:
         """Length of a profile's vector."""
         rows, cuts = self.cuts.shape
-        return 1 + 2 * rows + rows * cuts + len(self.code_columns) + self.codes
+        return int(1 + 2 * rows + rows * cuts + len(self.code_columns) + self.codes)
 
     def cut_place(self, row: int) -> slice:
         """Where the counts at the cuts of a numerical row stand in the vector."""

@@ -18,6 +18,7 @@ from poisonwatch.sinks.journal import rfc3339
 from poisonwatch.sinks.prometheus import registry_of
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import CollectorRegistry
     from starlette.requests import Request
 
     from poisonwatch.sinks.snapshot import Published
@@ -30,54 +31,55 @@ STALE = 60.0
 def build(published: Published) -> Starlette:
     """The application over whatever snapshot is published at the time of a request."""
     registry = registry_of(published)
-
-    def metrics(request: Request) -> Response:
-        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
-        body = encoder(registry)
-        headers = {"Content-Type": content_type}
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            # Level 1: ten times faster than the default for a sixth more bytes.
-            return Response(gzip.compress(body, 1), headers={**headers, "Content-Encoding": "gzip"})
-        return Response(body, headers=headers)
-
-    def healthy(_: Request) -> Response:
-        if _stale(published):
-            return PlainTextResponse(f"The loop has not turned for {STALE:.0f} seconds.\n", 503)
-        return PlainTextResponse("poisonwatch is healthy.\n")
-
-    def ready(_: Request) -> Response:
-        if published.snapshot is None:
-            return PlainTextResponse("poisonwatch is starting.\n", 503)
-        return PlainTextResponse("poisonwatch is ready.\n")
-
-    def decisions(_: Request) -> Response:
-        if _stale(published):
-            return _json({"error": "the loop does not turn: these decisions would be old"}, 503)
-        return _json([_told(decision) for decision in _decisions(published)])
-
-    def decision(request: Request) -> Response:
-        if _stale(published):
-            return _json({"error": "the loop does not turn: this decision would be old"}, 503)
-        wanted = (request.path_params["model"], request.path_params["version"])
-        for found in _decisions(published):
-            if (found.model, found.model_version) == wanted:
-                return _json(_told(found))
-        known = ", ".join(f"{d.model}/{d.model_version}" for d in _decisions(published)) or "none yet"
-        return _json({"error": f"no decision for {wanted[0]}/{wanted[1]}; known: {known}"}, 404)
-
-    def status(_: Request) -> Response:
-        return HTMLResponse(_page(_decisions(published)))
-
     return Starlette(
         routes=[
-            Route("/", status),
-            Route("/metrics", metrics),
-            Route("/-/healthy", healthy),
-            Route("/-/ready", ready),
-            Route("/v1/decisions", decisions),
-            Route("/v1/models/{model}/versions/{version}/decision", decision),
+            Route("/", lambda _: HTMLResponse(_page(_decisions(published)))),
+            Route("/metrics", lambda request: _metrics(registry, request)),
+            Route("/-/healthy", lambda _: _healthy(published)),
+            Route("/-/ready", lambda _: _ready(published)),
+            Route("/v1/decisions", lambda _: _all_decisions(published)),
+            Route("/v1/models/{model}/versions/{version}/decision", lambda request: _decision(published, request)),
         ]
     )
+
+
+def _metrics(registry: CollectorRegistry, request: Request) -> Response:
+    encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+    body = encoder(registry)
+    headers = {"Content-Type": content_type}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        # Level 1: ten times faster than the default for a sixth more bytes.
+        return Response(gzip.compress(body, 1), headers={**headers, "Content-Encoding": "gzip"})
+    return Response(body, headers=headers)
+
+
+def _healthy(published: Published) -> Response:
+    if _stale(published):
+        return PlainTextResponse(f"The loop has not turned for {STALE:.0f} seconds.\n", 503)
+    return PlainTextResponse("poisonwatch is healthy.\n")
+
+
+def _ready(published: Published) -> Response:
+    if published.snapshot is None:
+        return PlainTextResponse("poisonwatch is starting.\n", 503)
+    return PlainTextResponse("poisonwatch is ready.\n")
+
+
+def _all_decisions(published: Published) -> Response:
+    if _stale(published):
+        return _json({"error": "the loop does not turn: these decisions would be old"}, 503)
+    return _json([_told(decision) for decision in _decisions(published)])
+
+
+def _decision(published: Published, request: Request) -> Response:
+    if _stale(published):
+        return _json({"error": "the loop does not turn: this decision would be old"}, 503)
+    wanted = (request.path_params["model"], request.path_params["version"])
+    found = {(decision.model, decision.model_version): decision for decision in _decisions(published)}
+    if wanted not in found:
+        known = ", ".join("/".join(names) for names in found) or "none yet"
+        return _json({"error": f"no decision for {'/'.join(wanted)}; known: {known}"}, 404)
+    return _json(_told(found[wanted]))
 
 
 def _stale(published: Published) -> bool:

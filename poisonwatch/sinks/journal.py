@@ -108,11 +108,9 @@ class Journal:
             complete = whole.rfind(b"\n") + 1
             if complete != len(whole):
                 file.truncate(complete)
-        last = None
-        for last in read(path):
-            pass
-        if last is not None:
-            self._seq, self._prev = last["seq"], last["hash"]
+        last = deque(read(path), maxlen=1)
+        if last:
+            self._seq, self._prev = last[0]["seq"], last[0]["hash"]
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -124,18 +122,24 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     prev = FIRST
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            try:
-                entry = json.loads(line)
-                told, own = dict(entry), entry["hash"]
-                del told["hash"]
-                holds = entry["seq"] == number and entry["prev"] == prev and _hash(told) == own
-            except (ValueError, TypeError, KeyError):
-                holds = False
-            if not holds:
+            entry, own = _hashed(line)
+            if own is None or entry.get("hash") != own or entry["seq"] != number or entry["prev"] != prev:
                 msg = f"{path}: line {number} breaks the chain: it, or the line before it, was changed or removed"
                 raise JournalError(msg)
             prev = own
             yield entry
+
+
+def _hashed(line: bytes) -> tuple[dict[str, Any], str | None]:
+    """The entry of a line, and the hash that it ought to carry; None where the line is no entry."""
+    try:
+        entry = json.loads(line)
+        told = {key: value for key, value in entry.items() if key != "hash"}
+        # Written in any other way (spaces, a key twice), it is not the line that was hashed.
+        ours = _canonical(entry) == line.removesuffix(b"\n") and {"seq", "prev"} <= told.keys()
+        return entry, _hash(told) if ours else None
+    except (ValueError, AttributeError, RecursionError):
+        return {}, None
 
 
 def _content(line: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from poisonwatch.profile.indicators import CONFIDENCE, OUTCOME
 from poisonwatch.types import Action, AlertState, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client.metrics_core import Metric
 
@@ -36,7 +36,7 @@ REASONS = ("malformed", "not_an_object", "wrong_type", "missing_timestamp", "mis
 class Described(NamedTuple):
     """One line of the catalogue."""
 
-    kind: type[Metric]
+    kind: Callable[..., Any]
     help: str
     labels: tuple[str, ...] = ()
 
@@ -188,5 +188,5 @@ def _add_version(families: dict[str, Any], model: ModelSnapshot, name: str, view
         families["poisonwatch_prediction_confidence_ratio"].add_metric(version, buckets, sum_value=None)
     ranked = sorted(view.distances.items(), key=lambda item: -item[1]["psi"])[:MOST_DISTANT]
     for column_name, found in ranked:
-        for kind, value in found.items():
-            _add(families, "poisonwatch_distance", (*version, column_name, kind), value)
+        for kind, distance in found.items():
+            _add(families, "poisonwatch_distance", (*version, column_name, kind), distance)

@@ -55,10 +55,8 @@ class Meter:
 
     def in_words(self, report: dict[str, Any]) -> str:
         """The same for a person."""
-        lines = [
-            f"{report['records']} predictions and {report['feedback']} labels, {report['rejected']} lines rejected, "
-            f"{report['late']} late, in {report['wall_s']} s"
-        ]
+        counted = f"{report['records']} predictions and {report['feedback']} labels"
+        lines = [f"{counted}, {report['rejected']} lines rejected, {report['late']} late, in {report['wall_s']} s"]
         if report["late"] > 0.1 * max(report["records"], 1):
             lines.append(
                 "Many predictions came late: is the log sorted by time? Sort it, or raise detection.lateness_seconds."

@@ -65,7 +65,8 @@ def blocks(path: Path, longest: int, progress: Callable[[int], None] | None = No
 
 def _raw_position(file: BinaryIO) -> int:
     """How far the file itself was read, below the decompression."""
-    return file.fileobj.tell() if isinstance(file, gzip.GzipFile) and file.fileobj else file.tell()
+    raw: BinaryIO = getattr(file, "fileobj", file)
+    return raw.tell()
 
 
 def _unreadable(path: Path, error: Exception) -> LogError:

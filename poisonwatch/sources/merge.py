@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from poisonwatch.formats.records import LATEST
 from poisonwatch.types import Batch, Decoded, Feedback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from poisonwatch.types import Floats
 
@@ -77,8 +78,8 @@ class Lane:
             self._look_ahead(latest)
             if not self._ahead:
                 return False
-            self._admit(self._ahead.popleft())
-            if not self.clocks.size and self.piece is not None:
+            self.piece = self._admitted(self._ahead.popleft())
+            if not self.clocks.size:
                 self.stray.append(self.piece)
         return True
 
@@ -112,7 +113,8 @@ class Lane:
             self._ahead.extend(decoded.batches if decoded.feedback is None else (decoded.feedback,))
             self.counts.append(dataclasses.replace(decoded, batches=(), feedback=None))
 
-    def _admit(self, piece: Piece) -> None:
+    def _admitted(self, piece: Piece) -> Piece:
+        """The piece without what is not confirmed; the clock goes on with it."""
         following = np.concatenate([np.empty(0), *(later.time for later in self._ahead)])[:CONFIRMATIONS]
         keep = self._confirmed(piece.time, following) if self._confirm else None
         if keep is not None:
@@ -128,7 +130,7 @@ class Lane:
             piece = _without(piece, keep)
         self.clocks = np.maximum.accumulate(np.concatenate(([self._clock], piece.time)))[1:]
         self._clock = float(self.clocks[-1]) if self.clocks.size else self._clock
-        self.piece = piece
+        return piece
 
     def _confirmed(self, time: Floats, following: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
         """Which records to keep; None for all."""
@@ -200,11 +202,11 @@ def _in_order(taken: list[tuple[Piece, Floats]]) -> Iterator[Piece]:
     order = np.argsort(np.concatenate([clocks for _, clocks in taken]), kind="stable")
     lane, place = lane[order], place[order]
     edges = (0, *(np.flatnonzero(np.diff(lane)) + 1).tolist(), lane.size)
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in pairwise(edges):
         yield _cut(taken[int(lane[first])][0], int(place[first]), int(place[last - 1]) + 1)
 
 
-def _sorted_batch(batches: list[tuple[Piece, Floats]]) -> tuple[Piece, Floats]:
+def _sorted_batch(batches: Sequence[tuple[Piece, Floats]]) -> tuple[Piece, Floats]:
     joined = batches[0][0]
     for piece, _ in batches[1:]:
         joined = _join(joined, piece)
