@@ -188,7 +188,9 @@ def in_words(reference: Reference) -> str:
         f"day-level noise {float(np.median(baseline.day_noise)):.3f} log-odds (median)",
     ]
     if reference.ignored_features:
-        lines.append(f"ignored         {reference.ignored_features} values of features beyond the cap")
+        lines.append(
+            f"ignored         {reference.ignored_features} values of features beyond the cap or with quotes in the name"
+        )
     if reference.labels:
         told = ", ".join(f"{name} {wrong}/{known}" for name, (known, wrong) in reference.labels.items())
         lines.append(f"wrong/labelled  {told}")

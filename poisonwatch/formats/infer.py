@@ -13,7 +13,7 @@ import numpy as np
 
 from poisonwatch.errors import BaselineError
 from poisonwatch.formats.lenient import Rejected, load_object, timestamp_of
-from poisonwatch.formats.records import name_of
+from poisonwatch.formats.records import fits_struct, name_of
 from poisonwatch.profile.indicators import CONFIDENCE, FEATURE, OUTCOME
 from poisonwatch.types import Column, Schema
 
@@ -172,7 +172,7 @@ class _Inspector:
     def _note_features(self, features: object) -> None:
         if isinstance(features, dict):
             for name, value in features.items():
-                if name in self.features or len(self.features) < MOST_FEATURES:
+                if name in self.features or (len(self.features) < MOST_FEATURES and fits_struct(name)):
                     self.features.setdefault(name, _Seen()).note(value, self._rng)
                 else:
                     self.ignored += 1

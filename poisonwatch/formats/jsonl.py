@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from datetime import datetime
 from itertools import repeat
@@ -19,6 +20,7 @@ from poisonwatch.formats.records import (
     MOST_EXTRAS,
     Timestamp,
     codes_by_value,
+    fits_struct,
     listed_features,
     name_of,
     object_features,
@@ -39,6 +41,9 @@ CHUNK = 1 << 16
 MOST_SAMPLES = 3
 LONGEST_SAMPLE = 500
 """Rejected lines that a block gives to the dead-letter file, and bytes of each."""
+
+UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*?)`(?P<at> - at `\$\.features`)?", re.DOTALL)
+"""What the decoder says of a field that the struct does not have."""
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -89,34 +94,57 @@ class JsonlPredictions:
         tally = _Tally()
         if len(self._readers) == 1:
             (reader,) = self._readers.values()
-            return _decoded(_count_lines(block), [reader.read(block, latest, self._longest, tally)], tally)
+            return _decoded([reader.read(block, latest, self._longest, tally)], tally)
         routed: dict[str, list[bytes]] = {}
-        lines = [line for line in block.splitlines() if line.strip()]
-        for line in lines:
-            try:
-                model = self._model_of.decode(line).model
-            except DECODE_ERRORS:
-                tally.reject("malformed", line, 0)
+        for line in block.split(b"\n"):
+            if not line.strip():
                 continue
-            if model in self._readers:
-                routed.setdefault(model, []).append(line)
-            else:
-                tally.reject("missing_model" if model is None else "other_model", line, 0)
+            try:
+                routed.setdefault(self._route(line), []).append(line)
+            except Rejected as rejected:
+                tally.reject(rejected.args[0], line, 0)
         batches = [
             self._readers[model].read(b"\n".join(mine) + b"\n", latest, self._longest, tally)
             for model, mine in routed.items()
         ]
-        return _decoded(len(lines), batches, tally)
+        return _decoded(batches, tally)
+
+    def _route(self, line: bytes) -> str:
+        """The model that a line names."""
+        if len(line) >= self._longest:
+            raise Rejected("too_long")
+        try:
+            model = self._model_of.decode(line).model
+        except DECODE_ERRORS:
+            model = load_object(line).get("model")
+        if model is None:
+            raise Rejected("missing_model")
+        if not isinstance(model, str):
+            raise Rejected("wrong_type")
+        if model not in self._readers:
+            raise Rejected("other_model")
+        return model
 
 
-def _count_lines(block: bytes) -> int:
-    return block.count(b"\n") + (not block.endswith(b"\n") and bool(block))
+def _one_a_line(chunk: bytes, count: int) -> bool:
+    """Is each of `count` decoded objects a line of its own? Then every line break stands between two of them."""
+    found = np.frombuffer(chunk, np.uint8)
+    breaks = np.flatnonzero(found == ord("\n"))
+    return bool(
+        breaks.size == count
+        and count
+        and breaks[-1] == found.size - 1
+        and (found[breaks - 1] == ord("}")).all()
+        and (found[breaks[:-1] + 1] == ord("{")).all()
+    )
 
 
-def _decoded(lines: int, batches: list[Batch], tally: _Tally) -> Decoded:
+def _decoded(batches: list[Batch], tally: _Tally) -> Decoded:
+    """A line is accepted or rejected; blank lines are no lines."""
+    predictions = sum(batch.time.size for batch in batches)
     return Decoded(
-        lines=lines,
-        predictions=sum(batch.time.size for batch in batches),
+        lines=predictions + tally.rejected.total(),
+        predictions=predictions,
         batches=tuple(batches),
         rejected=dict(tally.rejected),
         faults={reason: count for reason, count in tally.faults.items() if count},
@@ -183,8 +211,10 @@ class _Reader:
         except DECODE_ERRORS:
             records = None
         # A value that spans lines, or two on one line, is no line-oriented record, whatever the decoder makes of it.
-        if records is not None and len(records) == _count_lines(chunk) and len(chunk) <= longest:
-            return records
+        if records is not None and len(chunk) <= longest:
+            count = len(records)
+            if _one_a_line(chunk, count) or _one_a_line(chunk.replace(b"\r\n", b"\n"), count):
+                return records
         records = []
         for line in chunk.split(b"\n"):
             if not line.strip():
@@ -209,13 +239,14 @@ class _Reader:
 
     def _learn(self, error: str) -> bool:
         """Make an unknown field known, so that the next record that has it decodes at full speed."""
-        if not error.startswith("Object contains unknown field `"):
+        found = UNKNOWN_FIELD.fullmatch(error)
+        if found is None or not fits_struct(found["name"]):
             return False
-        name, _, path = error.removeprefix("Object contains unknown field `").rpartition("`")
-        if "$.features" in path:
-            self._feature_extras = (*self._feature_extras, name)
-        elif not path:
+        name = found["name"]
+        if found["at"] is None and name not in self._extras:
             self._extras = (*self._extras, name)
+        elif found["at"] is not None and name not in self._feature_extras:
+            self._feature_extras = (*self._feature_extras, name)
         else:
             return False
         self._compile()
@@ -284,7 +315,9 @@ class _Reader:
             numbers[row:] = _listed([record.features for record in records], self._listed, tally)
         elif self._get_numerical is not None:
             features = list(map(_get_features, records))
-            numbers[row:] = np.array(list(map(self._get_numerical, features)), np.float64).reshape(n, -1).T
+            numbers[row:] = (
+                np.array(list(map(self._get_numerical, features)), np.float64).reshape(n, len(numbers) - row).T
+            )
         codes = np.empty((len(self._columns), n), np.int32)
         for row, (column, getter) in enumerate(zip(self._columns, self._getters, strict=True)):
             values = predictions if column is self._schema.outcome else list(map(getter, records))
@@ -296,11 +329,12 @@ class _Reader:
         return numbers, codes
 
     def _count_extras(self, records: list[Any], tally: _Tally) -> None:
+        # Records that were decoded before a name was learned have no such attribute.
         for number in range(len(self._extras)):
-            values = list(map(attrgetter(f"x{number}"), records))
+            values = list(map(getattr, records, repeat(f"x{number}"), repeat(msgspec.UNSET)))
             tally.faults["unknown_field"] += len(values) - values.count(msgspec.UNSET)
         for number in range(len(self._feature_extras)):
-            values = list(map(attrgetter(f"features.x{number}"), records))
+            values = list(map(getattr, map(_get_features, records), repeat(f"x{number}"), repeat(msgspec.UNSET)))
             tally.faults["unknown_feature"] += len(values) - values.count(msgspec.UNSET)
 
 

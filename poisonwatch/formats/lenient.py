@@ -32,6 +32,9 @@ def load_object(line: bytes) -> dict[str, Any]:
     """
     try:
         loaded = json.loads(line.decode())
+        if b"\\ud" in line or b"\\uD" in line:
+            # Half a surrogate pair, which only an escape can bring, cannot be written to any file.
+            loaded = json.loads(json.dumps(loaded, ensure_ascii=False).encode("utf-8", "replace"))
     except UnicodeDecodeError:
         raise Rejected("invalid_utf8") from None
     except RecursionError:

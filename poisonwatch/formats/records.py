@@ -65,6 +65,11 @@ def _feature_type(column: Column) -> Any:
     return str | None if column.kind == "text" else _RAW
 
 
+def fits_struct(name: str) -> bool:
+    """Can a struct have a field of this name? Others are looked at on the slow path."""
+    return '"' not in name and "\\" not in name and min(name, default=" ") >= " "
+
+
 def features_struct(schema: Schema, extras: tuple[str, ...]) -> type[msgspec.Struct]:
     """Struct of the `features` object: attribute f0, f1, ... per feature of the schema, x0, x1, ... per unknown one."""
     fields: list[Any] = []
