@@ -75,13 +75,10 @@ def cut_points(values: Floats, *, confidence: bool = False) -> tuple[float, ...]
         # A constant has no quantiles; what can happen to it is to move below or above.
         return (float(np.nextafter(largest, -np.inf)), float(largest))
     wanted = np.quantile(known, QUANTILES)
-    if confidence:
-        wanted = np.concatenate((wanted, SATURATION))
     below = np.nextafter(largest, -np.inf)
-    cuts = np.unique(np.where(wanted == largest, below, wanted))
-    # Saturation is asked for even where the reference never saturates.
-    keep = (cuts >= known.min()) if not confidence else np.ones(cuts.size, np.bool_)
-    return tuple(float(cut) for cut in cuts[keep])
+    # Saturation is asked for even where the reference never saturates, or ends just there.
+    cuts = np.unique((*np.where(wanted == largest, below, wanted), *(SATURATION if confidence else ())))
+    return tuple(float(cut) for cut in cuts)
 
 
 def describe(questions: Questions, counts: Ints, blocks: Ints, days: Ints) -> Baseline:
