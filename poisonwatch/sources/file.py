@@ -76,7 +76,6 @@ class FileSource:
         """Where to go on after a restart; None when no file was found yet."""
         if self._descriptor < 0 or self._identity is None:
             return None
-        self._identity = _Identity.of(self._descriptor)
         identity = self._identity
         return {
             "device": identity.device,
@@ -133,10 +132,25 @@ class FileSource:
         self._identity = _Identity.of(descriptor)
         self._offset, self._partial, self._skipping = offset, b"", skipping
 
+    def _begin_again(self) -> None:
+        """The open file has other content now."""
+        self._offset, self._partial, self._skipping = 0, b"", False
+        self._identity = _Identity.of(self._descriptor)
+
+    def _know_better(self) -> None:
+        """A file that was short when it was opened is known by more bytes now."""
+        if self._identity is not None and self._identity.length < FINGERPRINT:
+            self._identity = _Identity.of(self._descriptor)
+
     def _read(self) -> bytes:
         read = os.pread(self._descriptor, READ_SIZE, self._offset + len(self._partial))
         if not read:
             return b""
+        if self._identity is not None and not self._identity.still_of(self._descriptor):
+            # Truncated, and already longer than it was: what was read is from the middle of other content.
+            self._begin_again()
+            return self._read()
+        self._know_better()
         if self._skipping:
             _, newline, rest = read.partition(b"\n")
             if not newline:
@@ -163,11 +177,8 @@ class FileSource:
             return b""  # a long line is being skipped
         truncated = status.st_size < self._offset + len(self._partial)
         if truncated or (self._identity is not None and not self._identity.still_of(self._descriptor)):
-            self._offset, self._partial, self._skipping = 0, b"", False
-            self._identity = _Identity.of(self._descriptor)
+            self._begin_again()
             return self._read()
-        if self._identity is not None and self._identity.length < FINGERPRINT:
-            self._identity = _Identity.of(self._descriptor)
         if not self._replaced():
             self._ended_before = False
             return b""

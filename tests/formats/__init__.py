@@ -1,0 +1,1 @@
+"""Formats: bytes in, columns and counts out."""

@@ -1,0 +1,1 @@
+"""Sinks: what is written and shown."""

@@ -1,0 +1,1 @@
+"""Sources: real files, really rotated."""
