@@ -136,6 +136,7 @@ class App:
         self._started = self._last_data = self._last_published = self._last_checkpoint = 0.0
         self._checkpointed: float | None = None
         self._checkpoint_failures = 0
+        self._unsaved_findings = False
 
     def start(self, now: float) -> None:
         """Take up the last checkpoint, or begin anew and say so in the journal."""
@@ -146,6 +147,8 @@ class App:
         if self._checkpointed is None:
             for name, watched in self.models.items():
                 self.note(now, {"kind": "reference", "model": name, **_provenance(watched.reference)})
+            # A crash before the first checkpoint is due must know, too, what the journal said before it.
+            self.save(now)
         self.publish(now)
 
     def turn(self, now: float) -> bool:
@@ -194,11 +197,15 @@ class App:
         )
 
     def save(self, now: float, *, at_once: bool = True) -> None:
-        """Write a checkpoint when one is due and nothing is held that positions already cover."""
-        due = at_once or not 0 <= now - self._last_checkpoint < self._checkpoint_seconds
+        """Write a checkpoint when one is due and nothing is held that positions already cover.
+
+        One is due after every finding: what was shown must not be taken back by a crash.
+        """
+        due = at_once or self._unsaved_findings or not 0 <= now - self._last_checkpoint < self._checkpoint_seconds
         if self._checkpoint_path is None or not due or self.merge.holding:
             return
         self._last_checkpoint = now
+        self._unsaved_findings = False
         try:
             checkpoint.save(self._checkpoint_path, self._state(), self._identity())
         except OSError as error:
@@ -229,6 +236,7 @@ class App:
                 self.note(report.time, alert_entry(alert))
             for decision in decisions:
                 self.note(report.time, decision_entry(decision))
+            self._unsaved_findings = self._unsaved_findings or bool(alerts or decisions)
 
     def _count(self) -> bool:
         """Add what was decoded to the counters; False when nothing was."""
@@ -339,13 +347,13 @@ def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
         busy = app.turn(now)
         if not busy:
             app.idle(now)
-        app.publish(now, at_once=False)
         app.save(now, at_once=False)
+        app.publish(now, at_once=False)
         if not busy:
             clock.sleep(IDLE_SECONDS)
     if app.exhausted:
         app.finish()
     now = clock.now()
-    app.publish(now)
     app.save(now)
+    app.publish(now)
     app.close(now)
