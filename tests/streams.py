@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,15 +11,20 @@ import numpy as np
 from poisonwatch.assemble import watch
 from poisonwatch.config import DetectionConfig, LimitsConfig
 from poisonwatch.formats.jsonl import JsonlPredictions
+from poisonwatch.profile.baseline import Baseline
+from poisonwatch.profile.indicators import ask, code_count
+from poisonwatch.profile.odds import logit
 from poisonwatch.reference import build
+from poisonwatch.types import Batch, Column, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from poisonwatch.agent import Watched
+    from poisonwatch.profile.indicators import Questions
     from poisonwatch.reference import Reference
-    from poisonwatch.types import Batch
+    from poisonwatch.types import Floats, Ints
 
 START = 1_767_600_000.0
 """2026-01-05T08:00:00Z."""
@@ -94,3 +100,89 @@ def batch(learned: Reference, records: Iterable[Record]) -> Batch:
     name = learned.schema.model or "default"
     (decoded,) = JsonlPredictions({name: learned.schema}, 1 << 20).decode(lines(records)).batches
     return decoded
+
+
+SMALL = Schema(
+    model="mail",
+    outcome=Column(name="prediction", kind="categorical", values=("ham", "spam")),
+    features=(
+        Column(name="features.amount", kind="numerical"),
+        Column(name="features.country", kind="categorical", values=("de", "fr"), folded=("it", "nl")),
+        Column(name="text", kind="text", values=("present",)),
+    ),
+    layout="object",
+    confidence=True,
+    text=True,
+    embedding=False,
+)
+"""One column of every kind."""
+
+
+def small_questions() -> Questions:
+    """The questions about `SMALL`, with cuts on a grid that values can hit exactly."""
+    return ask(SMALL, {"confidence": (0.25, 0.5, 0.75), "features.amount": (-1.0, 0.0, 0.5, 1.0)})
+
+
+def small_batch(
+    time: Iterable[float],
+    rng: np.random.Generator,
+    versions: tuple[str, ...] = ("v1",),
+    rejected_at: Iterable[int] = (),
+) -> Batch:
+    """Predictions of `SMALL` at these times: values on the grid of the cuts, a tenth of them missing, all codes."""
+    times = np.array(list(time), np.float64)
+    n = times.size
+    numbers = np.stack([rng.integers(0, 5, n) / 4, rng.integers(-4, 6, n) / 2])
+    numbers[rng.random(numbers.shape) < 0.1] = np.nan
+    columns = (SMALL.outcome, *SMALL.features[1:])
+    codes = np.stack([rng.integers(0, code_count(column), n) for column in columns]).astype(np.int32)
+    version = rng.integers(0, len(versions), n).astype(np.int32)
+    return Batch("mail", times, version, versions, numbers, codes, np.array(sorted(rejected_at), np.int64))
+
+
+def chopped(whole: Batch, cuts: Iterable[int]) -> list[Batch]:
+    """A batch in pieces, cut at places in the order of its lines, rejected ones included.
+
+    Every piece knows only the versions that it holds, in the order in which it meets them, as a format would say it.
+    """
+    place = np.arange(whole.time.size) + np.searchsorted(whole.rejected_at, np.arange(whole.time.size), side="right")
+    place_of_rejected = whole.rejected_at + np.arange(whole.rejected_at.size)
+    total = whole.time.size + whole.rejected_at.size
+    edges = sorted({0, total, *(min(max(cut, 0), total) for cut in cuts)})
+    pieces = []
+    for start, stop in pairwise(edges):
+        first, last = (int(np.searchsorted(place, edge)) for edge in (start, stop))
+        rejected = whole.rejected_at[(place_of_rejected >= start) & (place_of_rejected < stop)] - first
+        pieces.append(_part(whole, np.arange(first, last), rejected))
+    return pieces
+
+
+def _part(whole: Batch, of: Ints, rejected_at: Ints) -> Batch:
+    met = list(dict.fromkeys(whole.version[of].tolist()))
+    return Batch(
+        model=whole.model,
+        time=whole.time[of],
+        version=np.array([met.index(code) for code in whole.version[of].tolist()], np.int32),
+        versions=tuple(whole.versions[code] for code in met),
+        numbers=whole.numbers[:, of],
+        codes=whole.codes[:, of],
+        rejected_at=rejected_at,
+    )
+
+
+def shuffled(times: Floats, rng: np.random.Generator, spread: float) -> Floats:
+    """Times in the order in which they are logged when each is delayed by up to `spread` seconds."""
+    return times[np.argsort(times + rng.uniform(0, spread, times.size), kind="stable")]
+
+
+def sharp(questions: Questions, rate: Floats, design_effect: float = 1.0, day_noise: float = 0.0) -> Baseline:
+    """A baseline that knows its rates (j,) exactly, as if from an endless reference."""
+    return Baseline(
+        questions=questions,
+        counts=np.zeros(questions.size, np.int64),
+        rate=rate,
+        low=logit(rate),
+        high=logit(rate),
+        design_effect=np.full(rate.size, design_effect),
+        day_noise=np.full(rate.size, day_noise),
+    )
