@@ -1,0 +1,1 @@
+"""Tests of the indicators, the windows and the baseline."""

@@ -1,0 +1,276 @@
+"""What a reference says of an indicator: cut points, bounds, design effect and day-level noise."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import ndtr
+from scipy.stats import binom, chi2
+
+from poisonwatch.profile.baseline import (
+    DEFAULT_DAY_NOISE,
+    FEWEST_BLOCKS,
+    FEWEST_DAYS,
+    QUANTILES,
+    REFERENCE_ERROR_Z,
+    SATURATION,
+    Baseline,
+    cut_points,
+    describe,
+)
+from poisonwatch.profile.indicators import ask_lines
+from poisonwatch.profile.odds import expit, logit
+from tests.streams import small_batch, small_questions
+
+if TYPE_CHECKING:
+    from poisonwatch.types import Floats, Ints
+
+ONE = ask_lines()
+"""One indicator: its vector is (asked, yes)."""
+
+FAR = 1e-6
+"""Chance with which a statistical bound of this module fails although the code is right."""
+
+
+def described(asked: Ints, yes: Ints, days: Ints | None = None) -> Baseline:
+    """The baseline of one indicator from its counts in blocks, which are the days too unless `days` is given."""
+    blocks = np.stack([asked, yes], axis=1)
+    total = blocks.sum(axis=0)
+    return describe(ONE, total, blocks, total[None] if days is None else days)
+
+
+# Cut points
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=200))
+def test_cuts_stand_at_the_quantiles_and_are_never_answered_alike(values: list[float]) -> None:
+    """Cuts ascend, lie inside the sample, and at each there are values on both sides."""
+    sample = np.array(values)
+    cuts = np.array(cut_points(sample))
+    assert (np.diff(cuts) > 0).all()
+    assert cuts.size <= len(QUANTILES)
+    if sample.min() < sample.max():
+        share = (sample[:, None] <= cuts).mean(axis=0)
+        assert ((share > 0) & (share < 1)).all()
+        wanted = np.quantile(sample, QUANTILES)
+        assert set(cuts) <= {*wanted, np.nextafter(sample.max(), -np.inf)}
+        assert set(wanted) - {sample.max()} <= set(cuts)
+
+
+@given(
+    st.lists(st.sampled_from([0.5, 0.9, 0.98, 0.99, 0.999, 1.0]), min_size=1, max_size=50),
+)
+def test_saturation_is_always_asked_for(values: list[float]) -> None:
+    """Every sample of confidences gives the cuts at .99 and .999, whether or not it reaches them."""
+    cuts = cut_points(np.array(values), confidence=True)
+    assert set(SATURATION) <= set(cuts)
+    assert list(cuts) == sorted(set(cuts))
+
+
+def test_the_mass_at_the_largest_value_has_a_cut_of_its_own() -> None:
+    """Where a third of the confidences are exactly 1, one cut separates them from all others."""
+    sample = np.concatenate((np.linspace(0.5, 0.98, 200), np.ones(100)))
+    cuts = np.array(cut_points(sample, confidence=True))
+    assert cuts.max() == np.nextafter(1.0, 0.0)
+    assert (sample <= cuts.max()).sum() == 200
+    heavy = np.array([0.0] * 20 + [7.0] * 980)
+    assert cut_points(heavy) == (0.0, float(np.nextafter(7.0, 0.0)))
+
+
+def test_a_constant_can_move_below_or_above() -> None:
+    """The two cuts of a constant tell lower, equal and higher values apart."""
+    low, high = cut_points(np.full(50, 3.0))
+    assert [(value <= low, value <= high) for value in (2.9, 3.0, 3.1)] == [(True, True), (False, True), (False, False)]
+
+
+def test_what_is_not_finite_makes_no_cut() -> None:
+    """Missing and infinite values are left out; without any other there are no cuts."""
+    assert cut_points(np.full(10, np.nan)) == ()
+    assert cut_points(np.empty(0)) == ()
+    noisy = np.array([np.nan, 1.0, 2.0, np.inf, 3.0, -np.inf])
+    assert cut_points(noisy) == cut_points(np.array([1.0, 2.0, 3.0]))
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("n", [20, 150])
+@pytest.mark.parametrize("p", [0.001, 0.02, 0.3, 0.5, 0.97])
+def test_bounds_hold_the_truth_as_often_as_they_say(n: int, p: float) -> None:
+    """Exactly, over all outcomes of n records: each bound misses the true rate with at most the tail of z."""
+    k = np.arange(n + 1)
+    found = [described(np.array([n]), np.array([yes])) for yes in k]
+    low, high = (np.array([getattr(b, side)[0] for b in found]) for side in ("low", "high"))
+    chance, truth = binom.pmf(k, n, p), math.log(p / (1 - p))
+    tail = float(ndtr(-REFERENCE_ERROR_Z))
+    assert chance[low > truth].sum() <= tail
+    assert chance[high < truth].sum() <= tail
+    # Nor are they idle: they narrow as the reference grows, and contain the estimate.
+    assert (low <= logit(k / n) + 1e-9).all()
+    assert (high >= logit(k / n) - 1e-9).all()
+
+
+def test_bounds_come_as_near_as_the_standard_error() -> None:
+    """With a large reference each bound stands z standard errors from the estimate (normal limit, within 5 %)."""
+    n, p = 40_000, 0.2
+    baseline = described(np.array([n]), np.array([int(n * p)]))
+    error = 1 / math.sqrt(n * p * (1 - p))
+    for bound, sign in ((baseline.low, -1), (baseline.high, 1)):
+        assert sign * (bound[0] - math.log(p / (1 - p))) == pytest.approx(REFERENCE_ERROR_Z * error, rel=0.05)
+
+
+def test_a_design_effect_widens_the_bounds() -> None:
+    """Records that come in copies count once: bounds are those of the reference without the copies."""
+    rng = np.random.default_rng(11)
+    yes = rng.binomial(50, 0.3, 400)
+    plain = described(np.full(400, 50), yes)
+    copied = described(np.full(400, 500), yes * 10)
+    # Up to the half record that smooths the rate.
+    assert plain.design_effect[0] * 10 == pytest.approx(copied.design_effect[0], rel=1e-4)
+    assert copied.low[0] == pytest.approx(plain.low[0], rel=1e-4)
+    assert copied.high[0] == pytest.approx(plain.high[0], rel=1e-4)
+
+
+# Design effect
+
+
+def upper_bound_between(blocks: int, effect: float) -> tuple[float, float]:
+    """Where the upper 95 % bound on a true design effect must lie, but for `FAR`: effect X / q(.05), X chi-square."""
+    free = blocks - 1
+    low, high = (effect * float(chi2.ppf(q, free)) / float(chi2.ppf(0.05, free)) for q in (FAR, 1 - FAR))
+    return max(1.0, low), high
+
+
+@pytest.mark.parametrize("p", [0.02, 0.4])
+def test_independent_records_have_a_design_effect_of_one(p: float) -> None:
+    """Over blocks of unequal size the bound is as near to 1 as chi-square allows, and never below."""
+    rng = np.random.default_rng(12)
+    asked = rng.integers(200, 900, 300)
+    found = described(asked, rng.binomial(asked, p)).design_effect[0]
+    low, high = upper_bound_between(300, 1.0)
+    assert low <= found <= high
+    assert high < 1.7
+
+
+@pytest.mark.parametrize("copies", [3, 12])
+def test_clusters_show_their_size(copies: int) -> None:
+    """Records that come in identical clusters of m have a design effect of m."""
+    rng = np.random.default_rng(13)
+    clusters = np.full(400, 60)
+    found = described(clusters * copies, rng.binomial(clusters, 0.3) * copies).design_effect[0]
+    low, high = upper_bound_between(400, copies)
+    assert low <= found <= high
+
+
+def test_autocorrelated_records_show_their_memory() -> None:
+    """A two-state chain with lag-one correlation r has a design effect of (1 + r) / (1 - r) over long blocks."""
+    rng = np.random.default_rng(14)
+    r, p, length, blocks = 0.8, 0.3, 1000, 400
+    state = rng.random(blocks) < p
+    yes = np.zeros(blocks, np.int64)
+    for _ in range(length):
+        stay = rng.random(blocks) < r
+        state = np.where(stay, state, rng.random(blocks) < p)
+        yes += state
+    # Blocks are finite, so their exact factor is a little smaller: 1 + 2 sum over lags of (1 - lag / n) r^lag.
+    lags = np.arange(1, length)
+    effect = 1 + 2 * float(((1 - lags / length) * r**lags).sum())
+    assert effect == pytest.approx((1 + r) / (1 - r), rel=0.01)
+    low, high = upper_bound_between(blocks, effect)
+    assert low <= described(np.full(blocks, length), yes).design_effect[0] <= high
+
+
+def test_few_blocks_measure_nothing() -> None:
+    """Below the fewest blocks, or where few blocks asked the question, the design effect is 1."""
+    wild = np.where(np.arange(FEWEST_BLOCKS) % 2, 1, 99)
+    asked = np.full(FEWEST_BLOCKS, 100)
+    assert described(asked[1:], wild[1:]).design_effect[0] == 1.0
+    assert described(asked, wild).design_effect[0] > 10
+    asked_of_few = np.where(np.arange(FEWEST_BLOCKS), 100, 0)
+    assert described(asked_of_few, np.minimum(wild, asked_of_few)).design_effect[0] == 1.0
+
+
+# Day-level noise
+
+
+def noise_of(days: Floats, seed: int, n: int = 50_000) -> float:
+    """Day-level noise measured on days with these log-odds, `n` records each."""
+    rng = np.random.default_rng(seed)
+    yes = rng.binomial(n, expit(days))
+    by_day = np.stack([np.full(days.size, n), yes], axis=1)
+    return float(describe(ONE, by_day.sum(axis=0), by_day.sum(axis=0)[None], by_day).day_noise[0])
+
+
+@pytest.mark.parametrize("days", [FEWEST_DAYS, 60])
+def test_day_noise_is_measured_where_there_are_days(days: int) -> None:
+    """The measured noise is sqrt(1 + 1/D) tau sqrt(X / (D - 1)) with X chi-square: within its extreme quantiles."""
+    tau, n = 0.2, 50_000
+    found = noise_of(np.random.default_rng(15).normal(-1.0, tau, days), 16, n)
+    sampling = 1 / (n * 0.27 * 0.73)
+    low, high = (
+        math.sqrt(max((tau**2 + sampling) * chi2.ppf(q, days - 1) / (days - 1) - 2 * sampling, 0.0) * (1 + 1 / days))
+        for q in (FAR, 1 - FAR)
+    )
+    assert low <= found <= high
+    assert found != DEFAULT_DAY_NOISE
+
+
+def test_equal_days_have_no_noise_beyond_sampling() -> None:
+    """Days with one rate have an excess of at most what chi-square leaves to sampling."""
+    days, n = 60, 50_000
+    sampling = 1 / (n * 0.27 * 0.73)
+    most = math.sqrt(sampling * (chi2.ppf(1 - FAR, days - 1) / (days - 1) - 0.9) * (1 + 1 / days))
+    assert noise_of(np.full(days, -1.0), 17, n) <= most < DEFAULT_DAY_NOISE / 2
+
+
+def test_a_short_reference_gets_the_stated_noise() -> None:
+    """With fewer days than it takes, or too few answers a day, the default stands."""
+    wild = np.random.default_rng(18).normal(-1.0, 1.0, FEWEST_DAYS)
+    assert noise_of(wild[1:], 19) == DEFAULT_DAY_NOISE
+    assert noise_of(np.full(FEWEST_DAYS, -1.0), 19, n=12) == DEFAULT_DAY_NOISE
+    assert noise_of(wild, 19) > 0.2
+
+
+def test_an_indicator_is_as_noisy_as_its_signal() -> None:
+    """Less day-level noise than the median over its signal is raised to it: the lower half share one value."""
+    questions = small_questions()
+    rng = np.random.default_rng(20)
+    days = np.stack(
+        [questions.count(batch.numbers, batch.codes) for batch in (small_batch(range(900), rng) for _ in range(8))]
+    )
+    baseline = describe(questions, days.sum(axis=0), days.sum(axis=0)[None], days)
+    raised = 0
+    for number in range(len(questions.signals)):
+        noise = np.sort(baseline.day_noise[questions.signal_of == number])
+        half = noise[: (noise.size + 1) // 2]
+        assert (half == noise[0]).all()
+        raised += bool(half.size > 1 and noise[0] > 0)
+    assert raised, "the sample shows nothing"
+
+
+# The whole
+
+
+def test_a_reference_without_times_is_taken_as_exchangeable() -> None:
+    """One block and one day: design effect 1, the stated noise, and rates from the counts."""
+    questions = small_questions()
+    batch = small_batch(range(400), np.random.default_rng(21))
+    counts = questions.count(batch.numbers, batch.codes)
+    baseline = describe(questions, counts, counts[None], counts[None])
+    assert (baseline.design_effect == 1).all()
+    assert (baseline.day_noise == DEFAULT_DAY_NOISE).all()
+    assert baseline.n == 400
+    assert baseline.rate == pytest.approx((counts[questions.yes] + 0.5) / (counts[questions.asked] + 1))
+    assert (baseline.low <= baseline.high).all()
+
+
+@given(st.floats(1e-8, 1 - 1e-8))
+def test_log_odds_and_rates_are_inverse(rate: float) -> None:
+    """`expit` undoes `logit`, and both stay finite at 0 and 1."""
+    assert expit(logit(np.array([rate])))[0] == pytest.approx(rate, rel=1e-6)
+    assert np.isfinite(logit(np.array([0.0, 1.0]))).all()

@@ -1,0 +1,192 @@
+"""Event time: the windows, the late ones and the rejected lines do not depend on how the stream was chopped."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from poisonwatch.profile.window import Windows
+from tests.streams import chopped, shuffled, small_batch, small_questions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poisonwatch.profile.window import Window
+    from poisonwatch.types import Batch
+
+QUESTIONS = small_questions()
+
+
+class Case(NamedTuple):
+    """A stream, the windows it goes into, and where it is cut."""
+
+    batch: Batch
+    width: float
+    lateness: float
+    cuts: list[int]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Up to 60 predictions of three versions out of order, lines rejected anywhere, cut anywhere."""
+    near = st.one_of(st.floats(0, 300), st.integers(0, 30).map(lambda tens: tens * 10.0))
+    times = draw(st.lists(near, max_size=60))
+    if draw(st.booleans()):
+        times.sort()
+    rejected = draw(st.lists(st.integers(0, len(times)), max_size=10))
+    batch = small_batch(times, np.random.default_rng(draw(st.integers(0, 99))), ("v2", "v1", "v3"), rejected)
+    cuts = draw(st.one_of(st.just(list(range(100))), st.lists(st.integers(0, 70), max_size=8)))
+    return Case(batch, draw(st.sampled_from([7.5, 10.0, 60.0])), draw(st.sampled_from([0.0, 5.0, 60.0])), cuts)
+
+
+def plain(window: Window) -> dict[str, Any]:
+    """A window as values that compare."""
+    return {
+        "start": window.start,
+        "end": window.end,
+        "profiles": [(version, profile.tolist()) for version, profile in sorted(window.profiles.items())],
+        "last_seen": dict(window.last_seen),
+        "rejected": window.rejected,
+    }
+
+
+def closed(windows: Windows, pieces: Iterable[Batch]) -> list[dict[str, Any]]:
+    """What a stream in pieces closes, in its order."""
+    return [plain(window) for piece in pieces for window in windows.absorb(piece)]
+
+
+def by_hand(case: Case) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    """Windows closed by the stream, windows left open, and late predictions: one line at a time, as documented."""
+    batch, width, lateness, _ = case
+    newest, late, before_any = -math.inf, 0, 0
+    members: dict[int, list[int]] = {}
+    rejected: dict[int, int] = {}
+    order: list[int] = []
+    lines = [(at, 0, None) for at in batch.rejected_at.tolist()] + [(i, 1, i) for i in range(batch.time.size)]
+    for _, _, record in sorted(lines, key=lambda line: line[:2]):
+        if record is None:
+            if math.isinf(newest):
+                before_any += 1
+            else:
+                which = math.floor(newest / width)
+                rejected[which] = rejected.get(which, 0) + 1
+                members.setdefault(which, [])
+            continue
+        time = float(batch.time[record])
+        which = math.floor(time / width)
+        if before_any:
+            rejected[which], before_any = before_any, 0
+        if (which + 1) * width <= newest - lateness:
+            late += 1
+        else:
+            members.setdefault(which, []).append(record)
+        newest = max(newest, time)
+        order += [which for which in sorted(members) if (which + 1) * width <= newest - lateness and which not in order]
+    left = [which for which in sorted(members) if which not in order]
+
+    def window(which: int) -> dict[str, Any]:
+        mine = members[which]
+        of = {name: [i for i in mine if batch.versions[batch.version[i]] == name] for name in sorted(batch.versions)}
+        return {
+            "start": which * width,
+            "end": (which + 1) * width,
+            "profiles": [
+                (name, QUESTIONS.count(batch.numbers[:, i], batch.codes[:, i]).tolist()) for name, i in of.items() if i
+            ],
+            "last_seen": {name: max(batch.time[i].tolist()) for name, i in of.items() if i},
+            "rejected": rejected.get(which, 0),
+        }
+
+    return [window(which) for which in order], [window(which) for which in left], late
+
+
+@given(cases())
+@example(Case(small_batch([5.0, 100.0, 3.0], np.random.default_rng(0), ("v1",), [0, 0, 2, 3]), 10.0, 5.0, [1, 2, 4]))
+def test_any_chopping_gives_the_windows_of_counting_line_by_line(case: Case) -> None:
+    """Closed windows, profiles, late predictions and rejected lines are those of the plain definition."""
+    expected, left, late = by_hand(case)
+    windows = Windows(QUESTIONS, case.width, case.lateness)
+    assert closed(windows, chopped(case.batch, case.cuts)) == expected
+    assert windows.late == late
+    assert windows.newest == max(case.batch.time.tolist(), default=-math.inf)
+    assert [plain(window) for window in windows.flush()] == left
+    assert not list(windows.flush())
+
+
+@given(cases(), st.integers(0, 70))
+def test_a_restart_between_any_two_batches_changes_nothing(case: Case, at: int) -> None:
+    """From a restored state come the windows, the late count and the state that would have come anyway."""
+    pieces = chopped(case.batch, case.cuts)
+    at = min(at, len(pieces))
+    one = Windows(QUESTIONS, case.width, case.lateness)
+    closed(one, pieces[:at])
+    saved = one.state()
+    expected = closed(one, pieces[at:])
+    other = Windows(QUESTIONS, case.width, case.lateness)
+    other.restore(saved)
+    assert closed(other, pieces[at:]) == expected
+    assert other.late == one.late
+    assert other.newest == one.newest
+    assert [plain(window) for window in other.flush()] == [plain(window) for window in one.flush()]
+
+
+@given(cases())
+def test_nothing_is_lost(case: Case) -> None:
+    """Every prediction is counted once, in a window or as late, and every rejected line once anything is accepted."""
+    windows = Windows(QUESTIONS, case.width, case.lateness)
+    found = closed(windows, chopped(case.batch, case.cuts)) + [plain(window) for window in windows.flush()]
+    kept = sum(profile[0] for window in found for _, profile in window["profiles"])
+    assert kept + windows.late == case.batch.time.size
+    if case.batch.time.size:
+        assert sum(window["rejected"] for window in found) == case.batch.rejected_at.size
+
+
+@given(st.integers(0, 99), st.floats(0, 59.9))
+def test_records_delayed_by_less_than_the_lateness_are_never_late(seed: int, spread: float) -> None:
+    """Out of order within the allowed lateness, a log gives the windows of the ordered log."""
+    rng = np.random.default_rng(seed)
+    times = np.sort(rng.uniform(0, 600, 200))
+    windows = Windows(QUESTIONS, 30.0, 60.0)
+    found = closed(windows, [small_batch(shuffled(times, rng, spread), rng)])
+    found += [plain(window) for window in windows.flush()]
+    assert windows.late == 0
+    counts = [profile[0] for window in found for _, profile in window["profiles"]]
+    assert counts == [int(n) for n in np.histogram(times, np.arange(0, 601, 30.0))[0] if n]
+
+
+def test_the_clock_closes_what_ended_before_it() -> None:
+    """`advance` closes exactly the windows that end by then, and what comes for them afterwards is late."""
+    rng = np.random.default_rng(5)
+    windows = Windows(QUESTIONS, 10.0, 20.0)
+    assert closed(windows, [small_batch([1.0, 11.0, 25.0], rng)]) == []
+    assert [window.end for window in windows.advance(9.9)] == []
+    assert [window.end for window in windows.advance(20.0)] == [10.0, 20.0]
+    assert closed(windows, [small_batch([19.9, 20.0], rng)]) == []
+    assert windows.late == 1
+    assert [int(window.profiles["v1"][0]) for window in windows.flush()] == [2]
+
+
+def test_the_clock_never_goes_back_and_starts_nothing() -> None:
+    """An earlier time closes nothing and makes nothing late; before any prediction the clock says nothing."""
+    rng = np.random.default_rng(6)
+    windows = Windows(QUESTIONS, 10.0, 0.0)
+    assert not list(windows.advance(1e9))
+    assert closed(windows, [small_batch([5.0, 12.0], rng)])[0]["end"] == 10.0
+    assert not list(windows.advance(3.0))
+    closed(windows, [small_batch([13.0], rng)])
+    assert windows.late == 0
+    assert windows.newest == 13.0
+
+
+def test_lines_rejected_while_the_clock_runs_are_counted_where_it_stands() -> None:
+    """After `advance`, a rejected line belongs to the window of the advanced time, and is not lost."""
+    rng = np.random.default_rng(7)
+    windows = Windows(QUESTIONS, 10.0, 0.0)
+    closed(windows, [small_batch([5.0], rng)])
+    list(windows.advance(47.0))
+    closed(windows, [small_batch([], rng, rejected_at=[0, 0])])
+    assert [(window.start, window.rejected) for window in windows.flush()] == [(40.0, 2)]
