@@ -65,6 +65,7 @@ class _Version:
     memory: Memory
     evidence: list[Evidence] = field(default_factory=list)
     recent: deque[Ints] = field(default_factory=deque)
+    recent_count: int = 0
 
     @property
     def share(self) -> float:
@@ -212,9 +213,9 @@ class Monitor:
         version.last_seen = max(version.last_seen, window.last_seen[name])
         version.totals = version.totals + profile
         version.recent.append(profile)
-        enough = sum(int(kept[0]) for kept in version.recent)
-        while enough - int(version.recent[0][0]) >= FEWEST:
-            enough -= int(version.recent.popleft()[0])
+        version.recent_count += int(profile[0])
+        while version.recent_count - int(version.recent[0][0]) >= FEWEST:
+            version.recent_count -= int(version.recent.popleft()[0])
         version.evidence = self._evidence(name, version)
 
     def _judge_lines(self, window: Window) -> list[Evidence]:
@@ -303,6 +304,7 @@ class Monitor:
                     "judged": version.judged,
                     "totals": version.totals,
                     "memory": version.memory.state(),
+                    "recent_count": version.recent_count,
                     "recent": np.array(version.recent, np.int64).reshape(-1, self.questions.size),
                 }
                 for name, version in self._versions.items()

@@ -12,7 +12,7 @@ from poisonwatch.types import Evidence, Subject
 
 if TYPE_CHECKING:
     from poisonwatch.detect.kernel import Bets, Memory
-    from poisonwatch.types import Floats, Ints
+    from poisonwatch.types import Floats
 
 QUIET = np.log(0.01)
 """Below this many nats from a page nothing is said but the number itself."""
@@ -39,16 +39,17 @@ def collect(
     found = []
     per_group = log_sum(memory.log_m, bets.group, len(bets.groups))
     for group, name in enumerate(bets.groups):
-        of_group = np.flatnonzero(bets.group == group)
-        best = of_group[np.argmax(memory.log_m[of_group])]
+        of_group = bets.of_group(group)
+        best = of_group.start + int(np.argmax(memory.log_m[of_group]))
         signal = bets.signals[bets.signal[best]]
         log_e = float(per_group[group])
-        n = int((memory.asked[0, bets.indicator] - memory.asked_before[0])[best])
+        n = int(memory.asked[0, bets.indicator[best]] - memory.asked_before[0, best])
         effect = 0.0
         subjects: tuple[Subject, ...] = ()
         if log_e >= QUIET:
-            effect = _effect(memory, bets, int(best), expected)
-            subjects = _guilty(memory, bets, of_group, texts, expected)
+            effect = _effect(memory, bets, best, expected)
+            if abs(effect) >= floor[bets.indicator[best]]:
+                subjects = _guilty(memory, bets, of_group, texts, expected)
         found.append(
             Evidence(
                 model=model,
@@ -68,28 +69,39 @@ def collect(
 
 
 def _rates(memory: Memory, bets: Bets, component: int, expected: Floats) -> tuple[float, float]:
-    """Rate since the component's onset, and what it should be; smoothed, so that both stay inside (0, 1)."""
+    """Rate since the component's onset, and what it should be.
+
+    Both hold one made-up prediction that says what is expected, so that they stay inside (0, 1) and nothing seen is no
+    effect.
+    """
     of = bets.indicator[component]
     asked = memory.asked[:, of] - memory.asked_before[:, component]
     yes = memory.yes[:, of] - memory.yes_before[:, component]
-    rates = (yes + 0.5) / (asked + 1.0)
-    return float(rates[0]), float(rates[1] if rates.size > 1 else expected[of])
+    if asked.size == 1:
+        should = float(expected[of])
+        return (int(yes[0]) + should) / (int(asked[0]) + 1), should
+    pooled = (int(yes.sum()) + 1) / (int(asked.sum()) + 2)
+    rates = (yes + pooled) / (asked + 1)
+    return float(rates[0]), float(rates[1])
 
 
 def _effect(memory: Memory, bets: Bets, component: int, expected: Floats) -> float:
     rate, should = _rates(memory, bets, component, expected)
     moved = logit(np.array([rate, should]))
-    return float(moved[0] - moved[1])
+    # A component bets on one side; what happened on the other is no effect of its.
+    sign = float(bets.sign[component])
+    return sign * max(sign * float(moved[0] - moved[1]), 0.0)
 
 
 def _guilty(
-    memory: Memory, bets: Bets, of_group: Ints, texts: tuple[str, ...], expected: Floats
+    memory: Memory, bets: Bets, of_group: slice, texts: tuple[str, ...], expected: Floats
 ) -> tuple[Subject, ...]:
     """The indicators whose evidence comes near the strongest one's, strongest first, each once."""
-    order = of_group[np.argsort(-memory.log_m[of_group], kind="stable")]
-    limit = max(memory.log_m[order[0]] - NEAR, LOG_ZERO + 1)
+    log_m = memory.log_m[of_group]
+    near = np.flatnonzero(log_m >= max(log_m.max() - NEAR, LOG_ZERO + 1))
+    order = of_group.start + near[np.argsort(-log_m[near], kind="stable")]
     subjects: dict[int, Subject] = {}
-    for component in order[memory.log_m[order] >= limit]:
+    for component in order:
         of = int(bets.indicator[component])
         if of not in subjects:
             rate, should = _rates(memory, bets, int(component), expected)

@@ -49,6 +49,11 @@ class Bets:
     theta: Floats
     weight: Floats
 
+    def of_group(self, group: int) -> slice:
+        """Where the components of a group stand: they are side by side too."""
+        first, last = np.searchsorted(self.group, (group, group + 1))
+        return slice(int(first), int(last))
+
 
 def lay_bets(
     signal_of: Ints,
@@ -111,7 +116,7 @@ class Memory:
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: getattr(self, field.name).copy() for field in fields(self)}
 
 
 def advance(
@@ -129,7 +134,7 @@ def advance(
         memory.yes_before[:, restart] = memory.yes[:, of]
     memory.cusum = np.maximum(memory.cusum, 0.0) + log_l
     grown = np.logaddexp(memory.log_m, np.log(bets.weight * share_of_time)) + log_l
-    memory.log_m = np.clip(grown, LOG_ZERO, LOG_CAP)
+    memory.log_m = np.minimum(np.maximum(grown, LOG_ZERO), LOG_CAP)
     memory.asked += asked
     memory.yes += yes
 

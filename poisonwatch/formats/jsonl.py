@@ -42,6 +42,8 @@ MOST_SAMPLES = 3
 LONGEST_SAMPLE = 500
 """Rejected lines that a block gives to the dead-letter file, and bytes of each."""
 
+NULL = msgspec.Raw(b"null")
+
 UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*?)`(?P<at> - at `\$\.features`)?", re.DOTALL)
 """What the decoder says of a field that the struct does not have."""
 
@@ -347,7 +349,7 @@ _get_confidence = attrgetter("confidence")
 
 
 def _is_present(value: object) -> bool:
-    return value is not None and value is not msgspec.UNSET and value != b"null"
+    return value is not None and value is not msgspec.UNSET and value != NULL
 
 
 def _plain(record: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ FIRING_AT = 0.0
 """Evidence of the whole budget may page."""
 
 RESOLVED_AT = math.log(0.01)
-"""An alert ends when its evidence fell to a hundredth of the budget."""
+"""An alert ends when its evidence fell to a hundredth of the budget, or below the budget with no effect left."""
 
 
 def fingerprint(model: str, version: str | None, group: str) -> str:
@@ -41,6 +41,8 @@ def step_alerts(
     moved = {e.model_version for e in evidence if e.group == INPUTS and e.log_e >= PENDING_AT}
     opened, changes = dict(alerts), []
     for found in evidence:
+        if not alerts and found.log_e < PENDING_AT:
+            continue  # the usual case, a thousand times an hour
         name = fingerprint(found.model, found.model_version, found.group)
         before = alerts.get(name)
         state = _state(found, before)
@@ -59,14 +61,15 @@ def step_alerts(
 
 def _state(evidence: Evidence, before: Alert | None) -> AlertState | None:
     """Next state, or None for no alert. What fires goes on firing until it is resolved."""
-    if before is None and evidence.log_e < PENDING_AT:
-        return None
-    if evidence.log_e <= RESOLVED_AT:
-        return AlertState.RESOLVED
+    # Where little comes in, the budget that time earned stands as evidence of nothing: size must speak too.
+    large = abs(evidence.effect) >= evidence.floor
+    if evidence.log_e <= RESOLVED_AT or (evidence.log_e < FIRING_AT and not large):
+        return None if before is None else AlertState.RESOLVED
     if before is not None and before.state is AlertState.FIRING:
         return AlertState.FIRING
-    large = abs(evidence.effect) >= evidence.floor
-    return AlertState.FIRING if evidence.log_e >= FIRING_AT and large else AlertState.PENDING
+    if large and evidence.log_e >= FIRING_AT:
+        return AlertState.FIRING
+    return AlertState.PENDING if before is not None or evidence.log_e >= PENDING_AT else None
 
 
 def _alert(

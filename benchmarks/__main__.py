@@ -1,0 +1,5 @@
+"""`make bench`."""
+
+from benchmarks.speed import main
+
+main()
