@@ -21,6 +21,9 @@ MOST_SUBJECTS = 5
 NEAR = 3.0
 """An indicator is guilty with the strongest one when its own evidence is within this many nats of it."""
 
+EQUAL = 1e-6
+"""Evidence that differs by less, in nats, differs by rounding."""
+
 
 def collect(
     model: str,
@@ -40,7 +43,7 @@ def collect(
     per_group = log_sum(memory.log_m, bets.group, len(bets.groups))
     for group, name in enumerate(bets.groups):
         of_group = bets.of_group(group)
-        best = of_group.start + int(np.argmax(memory.log_m[of_group]))
+        best = _strongest(memory, bets, of_group, expected)
         signal = bets.signals[bets.signal[best]]
         log_e = float(per_group[group])
         n = int(memory.asked[0, bets.indicator[best]] - memory.asked_before[0, best])
@@ -93,13 +96,24 @@ def _effect(memory: Memory, bets: Bets, component: int, expected: Floats) -> flo
     return sign * max(sign * float(moved[0] - moved[1]), 0.0)
 
 
+def _strongest(memory: Memory, bets: Bets, of_group: slice, expected: Floats) -> int:
+    """The component with the strongest evidence; among equals the one of the rarer answer, which says more.
+
+    Of two classes one falls as the other rises: their evidence is the same but for rounding, which must not choose.
+    """
+    log_m = memory.log_m[of_group]
+    equal = of_group.start + np.flatnonzero(log_m >= log_m.max() - EQUAL)
+    return int(equal[np.argmin(expected[bets.indicator[equal]])])
+
+
 def _guilty(
     memory: Memory, bets: Bets, of_group: slice, texts: tuple[str, ...], expected: Floats
 ) -> tuple[Subject, ...]:
     """The indicators whose evidence comes near the strongest one's, strongest first, each once."""
     log_m = memory.log_m[of_group]
     near = np.flatnonzero(log_m >= max(log_m.max() - NEAR, LOG_ZERO + 1))
-    order = of_group.start + near[np.argsort(-log_m[near], kind="stable")]
+    rarity = expected[bets.indicator[of_group.start + near]]
+    order = of_group.start + near[np.lexsort((rarity, -np.round(log_m[near] / EQUAL)))]
     subjects: dict[int, Subject] = {}
     for component in order:
         of = int(bets.indicator[component])
