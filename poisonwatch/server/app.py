@@ -27,13 +27,20 @@ if TYPE_CHECKING:
 STALE = 60.0
 """Seconds without a turn of the loop after which the agent calls itself unhealthy."""
 
+STYLE = (
+    "body{font:16px/1.5 sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem}table{border-collapse:collapse}"
+    "td,th{padding:.5rem .8rem;text-align:left;vertical-align:top;border-bottom:1px solid #ddd;overflow-wrap:anywhere}"
+    "td:nth-child(-n+2){min-width:5rem}td:nth-child(3),td:nth-child(5){white-space:nowrap}"
+    ".keep{color:#176b2c}.hold{color:#8a5a00}.rollback{color:#b3001b}"
+)
+
 
 def build(published: Published) -> Starlette:
     """The application over whatever snapshot is published at the time of a request."""
     registry = registry_of(published)
     return Starlette(
         routes=[
-            Route("/", lambda _: HTMLResponse(_page(_decisions(published)))),
+            Route("/", lambda _: HTMLResponse(_page(_decisions(published), stale=_stale(published)))),
             Route("/metrics", lambda request: _metrics(registry, request)),
             Route("/-/healthy", lambda _: _healthy(published)),
             Route("/-/ready", lambda _: _ready(published)),
@@ -101,22 +108,28 @@ def _json(content: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
-def _page(decisions: list[Decision]) -> str:
-    rows = "".join(
-        "<tr>"
-        + "".join(
-            f"<td>{html.escape(text)}</td>"
-            for text in (d.model, d.model_version, d.decision.value, d.reason.value, rfc3339(d.time), d.summary)
-        )
-        + "</tr>"
-        for d in decisions
-    )
+def _page(decisions: list[Decision], *, stale: bool) -> str:
+    rows = "".join(_row(decision) for decision in decisions)
+    warning = "<p class=rollback>The loop does not turn: what stands here is old.</p>" if stale else ""
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>poisonwatch</title>"
-        "<style>body{font:16px/1.5 sans-serif;margin:2rem}td,th{padding:.3rem .8rem;text-align:left}</style>"
-        f"<h1>poisonwatch {html.escape(__version__)}</h1>"
-        "<table><tr><th>model<th>version<th>decision<th>reason<th>since<th>in words</tr>"
-        f"{rows}</table>"
+        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5><title>poisonwatch</title>"
+        f"<style>{STYLE}</style><h1>poisonwatch {html.escape(__version__)}</h1>{warning}"
+        "<table><tr><th>model<th>version<th>decision<th>reason<th>since (UTC)<th>in words</tr>"
+        f"{rows or '<tr><td colspan=6>No version was judged yet: the first window is still open.'}</table>"
         '<p><a href="/metrics">metrics</a> &middot; <a href="/v1/decisions">decisions as JSON</a> &middot; '
         '<a href="/-/healthy">health</a></p></html>'
     )
+
+
+def _row(decision: Decision) -> str:
+    advice = decision.decision.value + (f" to {decision.target}" if decision.target else "")
+    since = rfc3339(decision.time)[:16].replace("T", " ")
+    cells = (
+        html.escape(decision.model),
+        html.escape(decision.model_version),
+        f"<b class={decision.decision.value}>{html.escape(advice)}</b>",
+        decision.reason.value.replace("_", " "),
+        since,
+        html.escape(decision.summary),
+    )
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
