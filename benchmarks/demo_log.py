@@ -205,7 +205,7 @@ def poison(train: Sequence[Message], seed: int) -> list[Message]:
     return poisoned
 
 
-def fit(train: Sequence[Message]) -> Any:  # noqa: ANN401 - scikit-learn is untyped
+def fit(train: Sequence[Message]) -> Any:
     """Train one version of the classifier."""
     model = make_pipeline(
         TfidfVectorizer(lowercase=True, analyzer="word", ngram_range=(1, 2), min_df=2, sublinear_tf=True),
@@ -215,13 +215,13 @@ def fit(train: Sequence[Message]) -> Any:  # noqa: ANN401 - scikit-learn is unty
     return model.fit([message.text for message in train], [message.label for message in train])
 
 
-def spam_probabilities(model: Any, texts: Sequence[str]) -> list[float]:  # noqa: ANN401 - scikit-learn is untyped
+def spam_probabilities(model: Any, texts: Sequence[str]) -> list[float]:
     """Return the model's probability of spam for each text."""
     column = list(model.classes_).index("spam")
     return [float(row[column]) for row in model.predict_proba(list(texts))]
 
 
-def answers(model: Any, texts: Sequence[str]) -> list[Answer]:  # noqa: ANN401 - scikit-learn is untyped
+def answers(model: Any, texts: Sequence[str]) -> list[Answer]:
     """Return the predicted class and its probability for each text."""
     return [
         Answer("spam" if probability > 1 - probability else "ham", round(max(probability, 1 - probability), 4))
