@@ -158,7 +158,10 @@ def seconds(value: object) -> float:
     if value is None:
         return math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("absurd_timestamp") from None
     if not isinstance(value, str):
         raise ValueError("wrong_type")  # noqa: TRY004 - the text is a reason, the caller counts it
     try:

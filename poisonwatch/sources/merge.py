@@ -175,8 +175,11 @@ class Merge:
             if behind.extend(latest):
                 until = min(float(lane.clocks[-1]) for lane in lanes)
                 taken = [found for lane in lanes if (found := lane.take(until)) is not None]
-            elif (last := behind.take(math.inf)) is not None:
-                taken = [last]
+            else:
+                # It has no more: its last records go, after those of earlier logs that are as old.
+                upto = math.nextafter(until, math.inf)
+                first = lanes[: lanes.index(behind) + 1]
+                taken = [found for lane in first if (found := lane.take(upto)) is not None]
         return pieces + list(_in_order(taken))
 
     def _strays(self) -> Iterator[Piece]:

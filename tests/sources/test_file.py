@@ -319,10 +319,10 @@ class Tailing(RuleBasedStateMachine):
         self.given += drain(self.source)
         self.unread_rotation = False
 
-    @precondition(lambda self: self.path.exists() and not self.unread_rotation)
+    @precondition(lambda self: self.source.position() is not None and not self.unread_rotation)
     @rule()
     def rotate(self) -> None:
-        """The file is renamed and another one made; not twice while the agent is behind."""
+        """The file is renamed and another one made: one that the agent has met, and not twice while it is behind."""
         self.rotations += 1
         self.path.rename(self.path.with_name(f"log.{self.rotations}"))
         self.path.touch()
