@@ -1,0 +1,1 @@
+"""Tests of the detectors: the bounds they promise, and that they see what they should."""
