@@ -31,9 +31,9 @@ from poisonwatch.profile.indicators import code_rows, number_rows, unseen_code
 from poisonwatch.types import UNVERSIONED, Batch, Decoded, Feedback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from poisonwatch.types import Codes, Column, Floats, Schema
+    from poisonwatch.types import Codes, Floats, Schema
 
 CHUNK = 1 << 16
 """Bytes that are held as Python objects at once: more of them fall out of the processor's cache."""
@@ -166,17 +166,16 @@ class _Reader:
         numerical = [f"f{n}" for n, column in object_features(schema) if column.kind == "numerical"]
         self._get_numerical = attrgetter(*numerical) if numerical else None
         self._listed = listed_features(schema)
-        self._getters = [self._getter(column) for column in self._columns]
+        self._of_features = {column.name: n for n, column in object_features(schema)}
+        self._getters = [
+            attrgetter(f"f{self._of_features[column.name]}" if column.name in self._of_features else column.name)
+            for column in self._columns
+        ]
         self._compile()
 
     def _compile(self) -> None:
         self._kind = record_struct(self._schema, self._extras, self._feature_extras)
         self._decoder = msgspec.json.Decoder(self._kind)
-
-    def _getter(self, column: Column) -> Callable[[Any], Any]:
-        if column is self._schema.outcome or column.name in {"text", "embedding"}:
-            return attrgetter(column.name)
-        return attrgetter(f"features.f{self._schema.features.index(column)}")
 
     def read(self, block: bytes, latest: float, longest: int, tally: _Tally) -> Batch:
         """Columns of all lines of a block that are predictions of this model."""
@@ -280,21 +279,19 @@ class _Reader:
         """Which records are accepted, and why each of the others is not."""
         keep = np.ones(len(records), np.bool_)
         reasons: dict[int, str] = {}
+        in_range = time.size and time.min() >= EARLIEST and time.max() <= min(LATEST, latest)  # false for a NaN
 
         def refuse(where: Sequence[int], reason: str) -> None:
             for index in where:
                 reasons.setdefault(int(index), reason)
                 keep[index] = False
 
-        timed = ~np.isnan(time)
-        if self._timed and not timed.all():
-            refuse(np.flatnonzero(~timed).tolist(), "missing_timestamp")
-        absurd = timed & ~((time >= EARLIEST) & (time <= LATEST))
-        if absurd.any():
-            refuse(np.flatnonzero(absurd).tolist(), "absurd_timestamp")
-        future = timed & (time > latest)
-        if future.any():
-            refuse(np.flatnonzero(future).tolist(), "future_timestamp")
+        if not in_range:
+            timed = ~np.isnan(time)
+            if self._timed:
+                refuse(np.flatnonzero(~timed).tolist(), "missing_timestamp")
+            refuse(np.flatnonzero(timed & ~((time >= EARLIEST) & (time <= LATEST))).tolist(), "absurd_timestamp")
+            refuse(np.flatnonzero(timed & (time > latest)).tolist(), "future_timestamp")
         if None in predictions:
             refuse([i for i, p in enumerate(predictions) if p is None], "missing_prediction")
         if self._schema.model is not None:
@@ -313,21 +310,23 @@ class _Reader:
         if self._schema.outcome.kind == "numerical":
             numbers[row] = np.array(predictions, np.float64)
             row += 1
+        features = list(map(_get_features, records))
         if self._listed:
-            numbers[row:] = _listed([record.features for record in records], self._listed, tally)
+            numbers[row:] = _listed(features, self._listed, tally)
         elif self._get_numerical is not None:
-            features = list(map(_get_features, records))
             numbers[row:] = (
                 np.array(list(map(self._get_numerical, features)), np.float64).reshape(n, len(numbers) - row).T
             )
         codes = np.empty((len(self._columns), n), np.int32)
         for row, (column, getter) in enumerate(zip(self._columns, self._getters, strict=True)):
-            values = predictions if column is self._schema.outcome else list(map(getter, records))
-            if column.kind == "categorical":
-                found = map(self._codes[row].get, values, repeat(unseen_code(column)))
-                codes[row] = np.fromiter(found, np.int32, n)
+            if column is self._schema.outcome:
+                values = iter(predictions)
             else:
-                codes[row] = [_is_present(value) for value in values]
+                values = map(getter, features if column.name in self._of_features else records)
+            if column.kind == "categorical":
+                codes[row] = np.fromiter(map(self._codes[row].get, values, repeat(unseen_code(column))), np.int32, n)
+            else:
+                codes[row] = np.fromiter(map(_is_present, values), np.int32, n)
         return numbers, codes
 
     def _count_extras(self, records: list[Any], tally: _Tally) -> None:
