@@ -248,12 +248,13 @@ def _origin(path: Path) -> Origin:
 
 
 def _measured(baseline: Baseline) -> Measured:
+    """Rounded: processors differ in the last bit of a logarithm, and the same log must give the same SHA-256 on all."""
     return Measured(
         counts=baseline.counts.tolist(),
-        low=baseline.low.tolist(),
-        high=baseline.high.tolist(),
-        design_effect=baseline.design_effect.tolist(),
-        day_noise=baseline.day_noise.tolist(),
+        low=baseline.low.round(9).tolist(),
+        high=baseline.high.round(9).tolist(),
+        design_effect=baseline.design_effect.round(9).tolist(),
+        day_noise=baseline.day_noise.round(9).tolist(),
     )
 
 
