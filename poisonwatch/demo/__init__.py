@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -45,15 +46,19 @@ state:
 """
 
 SCENES = (
-    (0, "Traffic: version v1, a clean spam filter, answers all messages."),
-    (30 * 60, "Traffic: a canary, v2, now answers 40 % of them. It was retrained on data of which 1 % was poisoned."),
-    (55 * 60, 'Traffic: the attacker begins: most spam now carries the words "special discount code XYZ".'),
+    (0, "Version v1, a clean spam filter, answers all messages."),
+    (30 * 60, "The canary v2 now answers 40 % of them. It was retrained on data of which 1 % was poisoned."),
+    (55 * 60, 'The attack begins: most spam now carries the words "special discount code XYZ", which v2 lets through.'),
 )
 """What the log does, by seconds since its start; nobody tells the agent."""
 
 STATUS_EVERY = 10 * 60
+FRESH = 5.0
+"""Seconds between two lines of status at least: the snapshot that they tell of is up to one second old."""
 TICK = 0.1
 COLOURS = {"rollback": "red", "hold": "yellow", "keep": "green", "firing": "red"}
+HANGING = " " * 7
+"""Where a line goes on: beside the clock."""
 
 
 def play(speed: float, address: str, stop: Callable[[], bool], *, exit_at_end: bool) -> None:
@@ -75,9 +80,13 @@ def play(speed: float, address: str, stop: Callable[[], bool], *, exit_at_end: b
         server.start()
         stack.callback(server.close)
         url = f"http://{server.address}"
-        _say(f"poisonwatch watches the log of a spam filter, {speed:g} times as fast as it happened.")
         _say(
-            f"  files     {folder}\n  metrics   {url}/metrics\n  decision  {url}/ or `poisonwatch decision --url {url}`\n"
+            f"poisonwatch watches the prediction log of a spam filter, played {speed:g} times as fast as it happened. It knows "
+            "one trusted day of that filter; nobody tells it what comes. The clock on the left is the log's."
+        )
+        click.echo(
+            f"\n  decision  {url}/ or `poisonwatch decision --url {url}`\n  metrics   {url}/metrics\n"
+            f"  files     {folder} (configuration, log, journal; removed at the end)\n"
         )
         ended = threading.Event()
         feeder = threading.Thread(
@@ -86,9 +95,16 @@ def play(speed: float, address: str, stop: Callable[[], bool], *, exit_at_end: b
         feeder.start()
         stack.callback(feeder.join, 5)
         drained = _Drained(ended, app.published)
+        over = False
 
         def done() -> bool:
-            return stop() or (exit_at_end and drained())
+            nonlocal over
+            if not over and drained():
+                over = True
+                _say(f"The log has ended. {_standing(app.published)}", bold=True)
+                if not exit_at_end:
+                    _say(f"The agent goes on serving {url} until Ctrl-C.", bold=True)
+            return stop() or (over and exit_at_end)
 
         run(app, WallClock(), done)
 
@@ -121,19 +137,26 @@ def _feed(
         while written < len(records) and not stop():
             passed = (time.time() - start) * speed
             while scenes and scenes[0][0] <= passed:
-                _say(f"{_clock(times[0] + shift + scenes[0][0])}  {scenes.pop(0)[1]}", bold=True)
+                _say(f"{_clock(times[0] + shift + scenes[0][0])}  TRAFFIC: {scenes.pop(0)[1]}", bold=True)
             while written < len(records) and times[written] - times[0] <= passed:
                 record = {**records[written], "timestamp": rfc3339(times[written] + shift)}
                 file.write(msgspec.json.encode(record) + b"\n")
                 written += 1
             file.flush()
-            if passed - told >= STATUS_EVERY:
+            if passed - told >= max(STATUS_EVERY, FRESH * speed):
                 told = passed
                 _status(published, times[0] + shift + passed)
             time.sleep(TICK)
-    ended.set()
-    if not stop():
-        _say("The log has ended. The agent goes on serving; Ctrl-C ends it.", bold=True)
+    if written == len(records):
+        ended.set()
+
+
+def _standing(published: Published) -> str:
+    """The decisions that hold."""
+    snapshot = published.snapshot
+    decisions = [decision for model in snapshot.models for decision in model.decisions] if snapshot is not None else []
+    told = [f"{d.model_version} {d.decision.value}" + (f" to {d.target}" if d.target else "") for d in decisions]
+    return f"Decisions that hold: {', '.join(told)}."
 
 
 def _status(published: Published, at: float) -> None:
@@ -145,17 +168,18 @@ def _status(published: Published, at: float) -> None:
             for name, view in model.versions.items()
         ]
         if told:
-            click.echo(f"{_clock(at)}  {'; '.join(told)}")
+            _say(f"{_clock(at)}  {'; '.join(told)}")
 
 
 def _tell(entry: dict[str, Any]) -> None:
     """Say a finding in plain words."""
     at = _clock(entry["time"])
     if entry["kind"] == "alert":
-        what = f"{entry['severity']} {entry['state']}, {entry['cause'].replace('_', ' ')}"
-        _say(f"{at}  {what.upper()}: {entry['summary']}", COLOURS.get(entry["state"]))
+        what = f"{entry['severity']} {entry['state']}"
+        cause = entry["cause"].replace("_", " ")
+        _say(f"{at}  ALERT, {what.upper()}, cause {cause}: {entry['summary']}", COLOURS.get(entry["state"]))
     elif entry["kind"] == "decision":
-        what = f"Decision for {entry['model_version']}: {entry['decision'].upper()}"
+        what = f"DECISION for {entry['model_version']}: {entry['decision'].upper()}"
         target = f" to {entry['target']}" if entry["target"] else ""
         _say(f"{at}  {what}{target} ({entry['reason'].replace('_', ' ')}).", COLOURS[entry["decision"]])
 
@@ -165,4 +189,6 @@ def _clock(at: float) -> str:
 
 
 def _say(text: str, colour: str | None = None, *, bold: bool = False) -> None:
+    if sys.stdout.isatty():
+        text = click.wrap_text(text, shutil.get_terminal_size().columns - 1, subsequent_indent=HANGING)
     click.secho(text, fg=colour, bold=bold or None)
