@@ -38,7 +38,7 @@ def step_alerts(
     A resolved alert is among the changes and no longer among the open ones. Alerts without new evidence stay.
     """
     evidence = tuple(evidence)
-    moved = {e.model_version for e in evidence if e.group == INPUTS and e.log_e >= PENDING_AT}
+    moved = {e.model_version for e in evidence if e.group == INPUTS and e.log_e >= PENDING_AT and _large(e)}
     opened, changes = dict(alerts), []
     for found in evidence:
         if not alerts and found.log_e < PENDING_AT:
@@ -61,8 +61,7 @@ def step_alerts(
 
 def _state(evidence: Evidence, before: Alert | None) -> AlertState | None:
     """Next state, or None for no alert. What fires goes on firing until it is resolved."""
-    # Where little comes in, the budget that time earned stands as evidence of nothing: size must speak too.
-    large = abs(evidence.effect) >= evidence.floor
+    large = _large(evidence)
     if evidence.log_e <= RESOLVED_AT or (evidence.log_e < FIRING_AT and not large):
         return None if before is None else AlertState.RESOLVED
     if before is not None and before.state is AlertState.FIRING:
@@ -70,6 +69,11 @@ def _state(evidence: Evidence, before: Alert | None) -> AlertState | None:
     if large and evidence.log_e >= FIRING_AT:
         return AlertState.FIRING
     return AlertState.PENDING if before is not None or evidence.log_e >= PENDING_AT else None
+
+
+def _large(evidence: Evidence) -> bool:
+    """Is the effect beyond the floor? Where little comes in, the budget that time earned is evidence of nothing."""
+    return abs(evidence.effect) >= evidence.floor
 
 
 def _alert(
