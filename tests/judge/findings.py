@@ -1,0 +1,60 @@
+"""Evidence, facts and reports to judge."""
+
+from __future__ import annotations
+
+import math
+
+from poisonwatch.profile.indicators import CANARY_CLASS, CANARY_CONFIDENCE, INPUTS, OUTPUTS, QUALITY
+from poisonwatch.types import Evidence, Report, Subject, VersionFacts
+
+GROUPS = (CANARY_CLASS, CANARY_CONFIDENCE, OUTPUTS, INPUTS, QUALITY)
+
+PAGE = 0.5
+"""Evidence beyond the budget, in nats."""
+
+WATCH = math.log(0.5)
+"""Half of the budget."""
+
+FAINT = math.log(0.05)
+"""Too little to be watched, too much to be resolved."""
+
+GONE = -10.0
+"""Next to nothing."""
+
+FEWEST = 200
+
+
+def finding(group: str, log_e: float, version: str | None = "v2", effect: float = 1.0) -> Evidence:
+    """Evidence of this strength in a group, with a floor of .3."""
+    subjects = (Subject(indicator="prediction = spam", signal="class", rate=0.4, expected=0.2),)
+    return Evidence(
+        model="mail",
+        model_version=version,
+        group=group,
+        signal="class",
+        log_e=log_e,
+        effect=effect,
+        floor=0.3,
+        n=1000,
+        onset=100.0,
+        subjects=subjects if log_e >= math.log(0.01) else (),
+        compared_with="v1" if group in {CANARY_CLASS, CANARY_CONFIDENCE} else None,
+    )
+
+
+def facts(version: str, predictions: int = 1000, *, stable: bool = False) -> VersionFacts:
+    """What is known of a version."""
+    return VersionFacts(model_version=version, predictions=predictions, first_seen=0.0, last_seen=600.0, stable=stable)
+
+
+V1, V2 = facts("v1", stable=True), facts("v2")
+
+
+def report(
+    *evidence: Evidence,
+    time: float = 600.0,
+    versions: tuple[VersionFacts, ...] = (V1, V2),
+    retired: tuple[str, ...] = (),
+) -> Report:
+    """A report of one closed window."""
+    return Report(model="mail", time=time, versions=versions, retired=retired, evidence=evidence)

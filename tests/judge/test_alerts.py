@@ -1,0 +1,168 @@
+"""Alerts rise and fall with the evidence, slowly enough, and every change is told once."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poisonwatch.judge.alerts import FIRING_AT, PENDING_AT, RESOLVED_AT, fingerprint, step_alerts
+from poisonwatch.profile.indicators import CANARY_CLASS, INPUTS, OUTPUTS, QUALITY
+from poisonwatch.types import Alert, AlertState, Cause, Evidence, Severity
+from tests.judge.findings import FAINT, GONE, GROUPS, PAGE, WATCH, finding
+
+PENDING, FIRING, RESOLVED = AlertState.PENDING, AlertState.FIRING, AlertState.RESOLVED
+
+LARGE, SMALL = 1.0, 0.1
+"""Effects above and below the floor of the findings."""
+
+
+def told(steps: list[tuple[float, float]], group: str = OUTPUTS) -> list[AlertState | None]:
+    """What was told after each step of (log_e, effect): a state, or nothing."""
+    alerts: dict[str, Alert] = {}
+    states: list[AlertState | None] = []
+    for number, (log_e, effect) in enumerate(steps):
+        alerts, changes = step_alerts(alerts, [finding(group, log_e, effect=effect)], 60.0 * number)
+        states.append(changes[0].state if changes else None)
+        assert len(changes) <= 1
+        if changes:
+            assert changes[0].time == 60.0 * number
+    return states
+
+
+@pytest.mark.parametrize(
+    ("steps", "states"),
+    [
+        ([(GONE, LARGE)], [None]),
+        ([(FAINT, LARGE)], [None]),
+        ([(WATCH, LARGE)], [PENDING]),
+        ([(PAGE, LARGE)], [FIRING]),
+        ([(PAGE, SMALL)], [PENDING]),
+        ([(PAGE, -LARGE)], [FIRING]),
+        ([(WATCH, LARGE), (PAGE, LARGE)], [PENDING, FIRING]),
+        ([(PAGE, SMALL), (PAGE, LARGE)], [PENDING, FIRING]),
+        ([(WATCH, SMALL)], [None]),
+        ([(WATCH, LARGE), (WATCH, LARGE), (FAINT, LARGE)], [PENDING, None, None]),
+        ([(WATCH, LARGE), (WATCH, SMALL)], [PENDING, RESOLVED]),
+        ([(WATCH, LARGE), (FAINT, LARGE), (GONE, LARGE)], [PENDING, None, RESOLVED]),
+        ([(PAGE, LARGE), (WATCH, LARGE), (FAINT, LARGE), (PAGE, SMALL)], [FIRING, None, None, None]),
+        ([(PAGE, LARGE), (WATCH, SMALL)], [FIRING, RESOLVED]),
+        ([(PAGE, LARGE), (GONE, LARGE), (GONE, LARGE)], [FIRING, RESOLVED, None]),
+        ([(PAGE, LARGE), (GONE, LARGE), (PAGE, LARGE)], [FIRING, RESOLVED, FIRING]),
+    ],
+)
+def test_the_states_of_one_alert(steps: list[tuple[float, float]], states: list[AlertState | None]) -> None:
+    """From nothing over pending and firing to resolved, with hysteresis down to a hundredth of the budget.
+
+    Without an effect beyond the floor nothing begins to be watched, and below the budget nothing goes on.
+    """
+    assert told(steps) == states
+
+
+def test_thresholds_are_exact() -> None:
+    """An alert begins at a tenth of the budget, fires at the whole and ends at a hundredth, each included."""
+    assert (math.log(0.1), 0.0, math.log(0.01)) == (PENDING_AT, FIRING_AT, RESOLVED_AT)
+    assert told([(PENDING_AT, LARGE)]) == [PENDING]
+    assert told([(math.nextafter(PENDING_AT, -9), LARGE)]) == [None]
+    assert told([(FIRING_AT, 0.3)]) == [FIRING]
+    assert told([(FIRING_AT, math.nextafter(0.3, 0))]) == [PENDING]
+    assert told([(PAGE, LARGE), (RESOLVED_AT, LARGE)]) == [FIRING, RESOLVED]
+    assert told([(PAGE, LARGE), (math.nextafter(RESOLVED_AT, 0), LARGE)]) == [FIRING, None]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.sampled_from(GROUPS), st.sampled_from(["v1", "v2", None]), st.floats(-8, 3), st.floats(-1, 1)),
+            max_size=6,
+            unique_by=lambda found: found[:2],
+        ),
+        max_size=12,
+    )
+)
+def test_only_changes_are_told(windows: list[list[tuple[str, str | None, float, float]]]) -> None:
+    """Whatever the evidence: what is told differs from what stood, what stands is what was told last, nothing is forgotten."""
+    alerts: dict[str, Alert] = {}
+    for number, window in enumerate(windows):
+        evidence = [finding(group, log_e, version, effect) for group, version, log_e, effect in window]
+        kept = dict(alerts)
+        after, changes = step_alerts(alerts, evidence, float(number))
+        assert alerts == kept, "the alerts that stood were changed in place"
+        for change in changes:
+            before = alerts.get(change.fingerprint)
+            assert before is None or (before.state, before.severity) != (change.state, change.severity)
+            if before is None:
+                assert change.state is not RESOLVED
+            elif before.state is FIRING:
+                assert change.state is RESOLVED, "what fires goes on firing until it is resolved"
+        ended = {change.fingerprint for change in changes if change.state is RESOLVED}
+        moved = {change.fingerprint: change for change in changes if change.state is not RESOLVED}
+        assert after == {name: alert for name, alert in (alerts | moved).items() if name not in ended}
+        heard = {fingerprint("mail", found.model_version, found.group) for found in evidence}
+        assert {name for name in after if name not in heard} == {name for name in alerts if name not in heard}
+        alerts = after
+
+
+def test_alerts_are_known_by_model_version_and_group() -> None:
+    """Each of the three tells alerts apart, and the name does not depend on anything else."""
+    names = {
+        fingerprint(model, version, group)
+        for model in ("mail", "mai")
+        for version in ("v1", "lv1", None)
+        for group in GROUPS
+    }
+    assert len(names) == 2 * 3 * len(GROUPS)
+    one, other = (step_alerts({}, [finding(OUTPUTS, PAGE, effect=e)], t)[1][0] for e, t in ((1.0, 5.0), (-2.0, 9.0)))
+    assert one.fingerprint == other.fingerprint == fingerprint("mail", "v2", OUTPUTS)
+
+
+def fired(*evidence: Evidence) -> dict[str, Alert]:
+    """The alerts of one window by group and version."""
+    return {f"{alert.group} {alert.model_version}": alert for alert in step_alerts({}, evidence, 0.0)[1]}
+
+
+def test_outputs_follow_the_inputs_of_their_own_version_only() -> None:
+    """Outputs that move with the inputs are drift; the inputs of another version explain nothing."""
+    inputs, outputs = finding(INPUTS, WATCH, "v2"), finding(OUTPUTS, PAGE, "v2")
+    assert fired(outputs, inputs)["outputs v2"].cause is Cause.INPUT_DRIFT
+    assert fired(outputs, finding(INPUTS, PAGE, "v1"))["outputs v2"].cause is Cause.OUTPUT_CHANGE
+    assert fired(outputs, finding(INPUTS, FAINT, "v2"))["outputs v2"].cause is Cause.OUTPUT_CHANGE
+    unmoved = finding(INPUTS, WATCH, "v2", effect=SMALL)
+    assert fired(outputs, unmoved)["outputs v2"].cause is Cause.OUTPUT_CHANGE
+
+
+def test_the_cause_of_a_firing_alert_is_not_rewritten() -> None:
+    """When the inputs move after the outputs fired, the alert ends under the cause it began with."""
+    alerts, _ = step_alerts({}, [finding(OUTPUTS, PAGE)], 0.0)
+    alerts, changes = step_alerts(alerts, [finding(OUTPUTS, PAGE), finding(INPUTS, PAGE)], 60.0)
+    assert [change.group for change in changes] == [INPUTS]
+    alerts, changes = step_alerts(alerts, [finding(OUTPUTS, GONE), finding(INPUTS, PAGE)], 120.0)
+    assert [(change.group, change.state, change.cause) for change in changes] == [
+        (OUTPUTS, RESOLVED, Cause.OUTPUT_CHANGE)
+    ]
+
+
+def test_a_pending_alert_fires_under_the_cause_of_that_moment() -> None:
+    """While pending, nothing is established: drift of the inputs before it fires makes it drift."""
+    alerts, _ = step_alerts({}, [finding(OUTPUTS, WATCH)], 0.0)
+    _, changes = step_alerts(alerts, [finding(OUTPUTS, PAGE), finding(INPUTS, PAGE)], 60.0)
+    assert {change.cause for change in changes} == {Cause.INPUT_DRIFT}
+
+
+def test_an_alert_carries_its_evidence() -> None:
+    """Strength, size, onset, count and subjects are those of the evidence; only the canary's classes page."""
+    evidence = finding(CANARY_CLASS, PAGE)
+    (alert,) = step_alerts({}, [evidence], 600.0)[1]
+    for name in ("model", "model_version", "group", "signal", "log_e", "effect", "onset", "n", "subjects"):
+        assert getattr(alert, name) == getattr(evidence, name)
+    assert alert.severity is Severity.PAGE
+    pages = {group for group in GROUPS if step_alerts({}, [finding(group, PAGE)], 0.0)[1][0].severity is Severity.PAGE}
+    assert pages == {CANARY_CLASS}
+
+
+def test_trouble_with_the_log_belongs_to_no_version() -> None:
+    """Evidence on lines makes an alert without a version, beside that of a version's quality."""
+    found = fired(finding(QUALITY, PAGE, None), finding(QUALITY, PAGE, "v2"))
+    assert set(found) == {"quality None", "quality v2"}

@@ -1,0 +1,171 @@
+"""One decision per version: every reason is reached, and a rollback never without proof and a clean target."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poisonwatch.judge.alerts import step_alerts
+from poisonwatch.judge.decision import decide
+from poisonwatch.profile.indicators import CANARY_CLASS, CANARY_CONFIDENCE, INPUTS, OUTPUTS, QUALITY
+from poisonwatch.types import Action, Alert, AlertState, Cause, Decision, Evidence, Reason, Severity, VersionFacts
+from tests.judge.findings import FEWEST, GROUPS, PAGE, V1, V2, WATCH, facts, finding
+
+YOUNG = facts("v2", FEWEST - 1)
+KEEP, HOLD, ROLLBACK = Action.KEEP, Action.HOLD, Action.ROLLBACK
+
+
+def decided(
+    *evidence: Evidence,
+    of: VersionFacts = V2,
+    beside: tuple[VersionFacts, ...] = (V1,),
+    before: dict[str, Decision] | None = None,
+) -> Decision:
+    """The decision for a version after this evidence."""
+    alerts, _ = step_alerts({}, evidence, 0.0)
+    return decide("mail", of, (*beside, of), alerts, before or {}, FEWEST, 600.0)
+
+
+def rollback_of(version: str) -> Decision:
+    """A rollback that stands."""
+    return Decision(
+        model="mail",
+        model_version=version,
+        decision=ROLLBACK,
+        reason=Reason.WORSE_THAN_STABLE,
+        cause=Cause.DEGRADATION,
+        target="v0",
+        alerts=(),
+        time=1.0,
+        summary="",
+    )
+
+
+TABLE: list[tuple[list[Evidence], VersionFacts, Action, Reason, Cause | None]] = [
+    ([], V2, KEEP, Reason.HEALTHY, None),
+    ([finding(OUTPUTS, WATCH)], V2, KEEP, Reason.HEALTHY, None),
+    ([finding(QUALITY, PAGE, None)], V2, KEEP, Reason.HEALTHY, None),
+    ([finding(CANARY_CLASS, PAGE, "v3")], V2, KEEP, Reason.HEALTHY, None),
+    ([], YOUNG, HOLD, Reason.INSUFFICIENT_DATA, None),
+    ([finding(INPUTS, PAGE)], YOUNG, HOLD, Reason.INSUFFICIENT_DATA, None),
+    ([finding(INPUTS, PAGE)], V2, KEEP, Reason.INPUTS_MOVED, Cause.INPUT_DRIFT),
+    ([finding(INPUTS, PAGE), finding(OUTPUTS, PAGE)], V2, KEEP, Reason.INPUTS_MOVED, Cause.INPUT_DRIFT),
+    ([finding(OUTPUTS, PAGE)], V2, HOLD, Reason.OUTPUTS_MOVED, Cause.OUTPUT_CHANGE),
+    ([finding(OUTPUTS, PAGE)], YOUNG, HOLD, Reason.OUTPUTS_MOVED, Cause.OUTPUT_CHANGE),
+    ([finding(CANARY_CONFIDENCE, PAGE), finding(INPUTS, PAGE)], V2, HOLD, Reason.OUTPUTS_MOVED, Cause.OUTPUT_CHANGE),
+    ([finding(QUALITY, PAGE)], V2, HOLD, Reason.DATA_QUALITY, Cause.DATA_QUALITY),
+    ([finding(QUALITY, PAGE), finding(INPUTS, PAGE)], V2, HOLD, Reason.DATA_QUALITY, Cause.DATA_QUALITY),
+    ([finding(CANARY_CLASS, WATCH)], V2, HOLD, Reason.EVIDENCE_PENDING, Cause.DEGRADATION),
+    ([finding(CANARY_CLASS, PAGE, effect=0.1)], V2, HOLD, Reason.EVIDENCE_PENDING, Cause.DEGRADATION),
+    ([finding(CANARY_CLASS, PAGE)], V2, ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.DEGRADATION),
+    ([finding(CANARY_CLASS, PAGE), finding(QUALITY, PAGE)], V2, ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.DEGRADATION),
+    ([finding(CANARY_CLASS, PAGE)], YOUNG, ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.DEGRADATION),
+    (
+        [finding(CANARY_CLASS, PAGE), finding(CANARY_CLASS, PAGE, "v1")],
+        V2,
+        HOLD,
+        Reason.NO_CLEAN_TARGET,
+        Cause.DEGRADATION,
+    ),
+]
+
+
+@pytest.mark.parametrize(("evidence", "of", "action", "reason", "cause"), TABLE)
+def test_every_row_of_the_table(
+    evidence: list[Evidence], of: VersionFacts, action: Action, reason: Reason, cause: Cause | None
+) -> None:
+    """What was found of a version leads to this decision, for this reason, resting on alerts of that cause."""
+    found = decided(*evidence, of=of)
+    assert (found.decision, found.reason, found.cause) == (action, reason, cause)
+    assert found.target == ("v1" if action is ROLLBACK else None)
+    assert bool(found.alerts) == (cause is not None)
+    assert found.summary
+    assert found.time == 600.0
+
+
+def test_the_table_is_complete() -> None:
+    """Every reason, every action and every cause is in it."""
+    assert {row[3] for row in TABLE} == set(Reason)
+    assert {row[2] for row in TABLE} == set(Action)
+    assert {row[4] for row in TABLE} == {*Cause, None}
+
+
+@pytest.mark.parametrize(
+    ("beside", "before"),
+    [
+        ((), {}),
+        ((facts("v1"),), {}),
+        ((facts("v1", FEWEST - 1, stable=True),), {}),
+        ((V1,), {"v1": rollback_of("v1")}),
+    ],
+)
+def test_a_target_must_be_known_to_be_clean(beside: tuple[VersionFacts, ...], before: dict[str, Decision]) -> None:
+    """Nothing beside it, nothing stable, too little traffic, or condemned: then hold, and say that there is no target."""
+    found = decided(finding(CANARY_CLASS, PAGE), beside=beside, before=before)
+    assert (found.decision, found.reason, found.target) == (HOLD, Reason.NO_CLEAN_TARGET, None)
+
+
+def test_a_version_is_never_its_own_target() -> None:
+    """A page against the stable version itself has no target."""
+    found = decided(finding(CANARY_CLASS, PAGE, "v1"), of=V1, beside=(V2,))
+    assert found.reason is Reason.NO_CLEAN_TARGET
+
+
+def test_a_rollback_latches() -> None:
+    """Once recommended it stands unchanged, whatever is or is not found afterwards."""
+    standing = rollback_of("v2")
+    for evidence in ([], [finding(INPUTS, PAGE)], [finding(CANARY_CLASS, PAGE)]):
+        assert decided(*evidence, before={"v2": standing}) is standing
+
+
+versions = st.lists(
+    st.tuples(st.sampled_from(["v1", "v2", "v3"]), st.sampled_from([0, FEWEST - 1, FEWEST, 10_000]), st.booleans()),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda version: version[0],
+)
+findings = st.lists(
+    st.tuples(
+        st.sampled_from(GROUPS),
+        st.sampled_from(["v1", "v2", "v3", None]),
+        st.sampled_from([WATCH, PAGE]),
+        st.sampled_from([0.1, 1.0]),
+    ),
+    max_size=8,
+    unique_by=lambda found: found[:2],
+)
+
+
+@given(versions=versions, found=findings, condemned=st.sets(st.sampled_from(["v1", "v2", "v3"])))
+def test_a_rollback_is_never_without_proof(
+    versions: list[tuple[str, int, bool]], found: list[tuple[str, str | None, float, float]], condemned: set[str]
+) -> None:
+    """Whatever is known: a new rollback has a firing page of that very version, and a target that is stable, seen, and accused of nothing."""
+    known = [facts(name, n, stable=stable) for name, n, stable in versions]
+    alerts, _ = step_alerts({}, [finding(group, log_e, v, effect) for group, v, log_e, effect in found], 0.0)
+    before = {name: rollback_of(name) for name in condemned}
+    for of in known:
+        name = of.model_version
+        decision = decide("mail", of, known, alerts, before, FEWEST, 600.0)
+        pages = own_pages(alerts, name)
+        assert set(decision.alerts) <= {a.fingerprint for a in alerts.values() if a.model_version == name}
+        assert (decision.target is not None) == (decision.decision is ROLLBACK)
+        if name in condemned:
+            assert decision is before[name]
+        elif decision.decision is ROLLBACK:
+            assert (
+                set(decision.alerts) == {page.fingerprint for page in pages if page.state is AlertState.FIRING} != set()
+            )
+            (target,) = (f for f in known if f.model_version == decision.target)
+            assert target.stable
+            assert target.predictions >= FEWEST
+            assert target.model_version not in {name, *condemned}
+            assert not own_pages(alerts, target.model_version)
+        elif pages:
+            assert decision.decision is HOLD
+
+
+def own_pages(alerts: dict[str, Alert], version: str) -> list[Alert]:
+    """Alerts of a version that are pages, firing or not."""
+    return [a for a in alerts.values() if a.model_version == version and a.severity is Severity.PAGE]

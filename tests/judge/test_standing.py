@@ -1,0 +1,120 @@
+"""What stands of a model: moved by reports, told only when it changes."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poisonwatch.judge.standing import Standing, judge
+from poisonwatch.profile.indicators import CANARY_CLASS, INPUTS, OUTPUTS, QUALITY
+from poisonwatch.types import Action, Alert, AlertState, Decision, Reason, Report
+from tests.judge.findings import FEWEST, GONE, GROUPS, PAGE, V1, V2, WATCH, facts, finding, report
+
+
+def judged(*reports: Report) -> tuple[Standing, list[list[Alert]], list[list[Decision]]]:
+    """What stands in the end, and what each report made be told."""
+    standing, alerts, decisions = Standing(), [], []
+    for one in reports:
+        standing, changed, news = judge(standing, one, FEWEST)
+        alerts.append(changed)
+        decisions.append(news)
+    return standing, alerts, decisions
+
+
+def test_health_is_told_once() -> None:
+    """The first report decides for every version; the same again tells nothing."""
+    standing, alerts, decisions = judged(report(), report(time=660.0), report(time=720.0))
+    assert [len(news) for news in decisions] == [2, 0, 0]
+    assert alerts == [[], [], []]
+    assert {name: (d.decision, d.time) for name, d in standing.decisions.items()} == {
+        "v1": (Action.KEEP, 600.0),
+        "v2": (Action.KEEP, 600.0),
+    }
+
+
+def test_a_bad_canary_from_arrival_to_rollback_and_after() -> None:
+    """Too little data, healthy, pending, rollback; the rollback outlives its alert and ends with the version."""
+    young = (V1, facts("v2", 10))
+    standing, alerts, decisions = judged(
+        report(versions=young),
+        report(),
+        report(finding(CANARY_CLASS, WATCH)),
+        report(finding(CANARY_CLASS, PAGE)),
+        report(finding(CANARY_CLASS, PAGE)),
+        report(finding(CANARY_CLASS, GONE)),
+    )
+    reasons = [[d.reason for d in news if d.model_version == "v2"] for news in decisions]
+    assert reasons == [
+        [Reason.INSUFFICIENT_DATA],
+        [Reason.HEALTHY],
+        [Reason.EVIDENCE_PENDING],
+        [Reason.WORSE_THAN_STABLE],
+        [],
+        [],
+    ]
+    states = [[a.state for a in changed] for changed in alerts]
+    assert states == [[], [], [AlertState.PENDING], [AlertState.FIRING], [], [AlertState.RESOLVED]]
+    assert standing.alerts == {}
+    assert standing.decisions["v2"].decision is Action.ROLLBACK
+    assert standing.decisions["v2"].target == "v1"
+    standing, _, news = judge(standing, report(versions=(V1,), retired=("v2",)), FEWEST)
+    assert set(standing.decisions) == {"v1"}
+    assert not news
+    again, _, news = judge(standing, report(), FEWEST)
+    assert again.decisions["v2"].reason is Reason.HEALTHY
+    assert [d.model_version for d in news] == ["v2"]
+
+
+def test_alerts_of_a_retired_version_resolve() -> None:
+    """They are told as resolved and stand no longer; those of the others and of the log stay."""
+    found = [finding(OUTPUTS, PAGE), finding(INPUTS, WATCH), finding(OUTPUTS, PAGE, "v1"), finding(QUALITY, PAGE, None)]
+    standing, alerts, _ = judged(report(*found), report(time=660.0, versions=(V1,), retired=("v2",)))
+    ended = alerts[1]
+    assert {(a.model_version, a.group, a.state, a.time) for a in ended} == {
+        ("v2", OUTPUTS, AlertState.RESOLVED, 660.0),
+        ("v2", INPUTS, AlertState.RESOLVED, 660.0),
+    }
+    assert all("is gone" in a.summary for a in ended)
+    assert {(a.model_version, a.group) for a in standing.alerts.values()} == {("v1", OUTPUTS), (None, QUALITY)}
+
+
+def test_a_new_target_is_news() -> None:
+    """A hold for want of a target becomes a rollback when the stable version has shown enough."""
+    thin = (facts("v1", 10, stable=True), V2)
+    _, _, decisions = judged(report(finding(CANARY_CLASS, PAGE), versions=thin), report(finding(CANARY_CLASS, PAGE)))
+    assert [d.reason for d in decisions[0] if d.model_version == "v2"] == [Reason.NO_CLEAN_TARGET]
+    assert [(d.reason, d.target) for d in decisions[1] if d.model_version == "v2"] == [(Reason.WORSE_THAN_STABLE, "v1")]
+
+
+windows = st.lists(
+    st.lists(
+        st.tuples(st.sampled_from(GROUPS), st.sampled_from(["v1", "v2", None]), st.floats(-8, 3), st.floats(-1, 1)),
+        max_size=6,
+        unique_by=lambda found: found[:2],
+    ),
+    max_size=12,
+)
+
+
+@given(windows)
+def test_one_line_per_change(steps: list[list[tuple[str, str | None, float, float]]]) -> None:
+    """Whatever the evidence: decisions are told exactly when action, reason or target changed, and a rollback once for all."""
+    standing = Standing()
+    for number, window in enumerate(steps):
+        evidence = [finding(group, log_e, version, effect) for group, version, log_e, effect in window]
+        after, _, news = judge(standing, report(*evidence, time=60.0 * number, versions=(V1, V2)), FEWEST)
+        told = {d.model_version: d for d in news}
+        for name, decision in after.decisions.items():
+            before = standing.decisions.get(name)
+            if before is None or (before.decision, before.reason, before.target) != (
+                decision.decision,
+                decision.reason,
+                decision.target,
+            ):
+                assert told.pop(name) is decision
+                assert before is None or before.decision is not Action.ROLLBACK
+            else:
+                assert decision is before
+        assert not told
+        assert set(after.decisions) == {"v1", "v2"}
+        standing = after
