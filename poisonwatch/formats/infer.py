@@ -188,7 +188,8 @@ def _confidence(record: dict[str, Any]) -> object:
     stated = record.get("confidence")
     if stated is not None:
         return stated
-    found = record.get("probabilities", record.get("scores"))
+    found = record.get("probabilities")
+    found = record.get("scores") if found is None else found
     members = list(found.values()) if isinstance(found, dict) else found
     if isinstance(members, list) and members and all(isinstance(p, int | float) for p in members):
         return max(members)

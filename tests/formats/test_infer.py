@@ -1,0 +1,226 @@
+"""Inference: from a trusted log to the schema, without a word from anybody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from poisonwatch.errors import BaselineError
+from poisonwatch.formats.infer import MOST_CATEGORIES, MOST_CLASSES, MOST_FEATURES, MOST_KNOWN, infer
+from tests.streams import START, Record, lines
+
+if TYPE_CHECKING:
+    from poisonwatch.types import Column, Schema
+
+RNG_SEED = 7
+
+
+def learned(records: list[Record], model: str | None = None) -> Schema:
+    """The schema of these records."""
+    return infer(lines(records).splitlines(), model).schema
+
+
+def column(schema: Schema, name: str) -> Column:
+    """A feature's column."""
+    (found,) = (column for column in schema.features if column.name == name)
+    return found
+
+
+def feature(values: list[Any]) -> Column | None:
+    """The column that these values of one feature make."""
+    schema = learned([{"prediction": "a", "features": {"x": value}} for value in values])
+    return next(iter(schema.features), None)
+
+
+def test_mixed_features() -> None:
+    """Numbers, categories, booleans, text and embeddings are told apart in one log."""
+    rng = np.random.default_rng(RNG_SEED)
+    schema = learned(
+        [
+            {
+                "prediction": "ham",
+                "features": {
+                    "amount": rng.normal(),
+                    "count": int(rng.integers(9)),
+                    "country": str(rng.choice(["de", "fr"])),
+                    "member": bool(rng.integers(2)),
+                    "subject": "these are more than three words",
+                    "vector": [0.5, 0.25],
+                    "nested": {"a": 1},
+                    "nothing": None,
+                },
+            }
+            for _ in range(50)
+        ]
+    )
+    assert [(found.name, found.kind) for found in schema.features] == [
+        ("features.amount", "numerical"),
+        ("features.count", "numerical"),
+        ("features.country", "categorical"),
+        ("features.member", "categorical"),
+        ("features.subject", "text"),
+        ("features.vector", "embedding"),
+    ]
+    assert sorted(column(schema, "features.member").values) == ["false", "true"]
+    assert (schema.layout, schema.confidence, schema.text, schema.embedding) == ("object", False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, 2.5, None], "numerical"),
+        ([1, "unknown"], "categorical"),
+        (["a b c", "a b"], "categorical"),
+        (["a b c d e", "a b"], "text"),
+        ([True, 1], "categorical"),
+        ([[1, 2], "x"], "embedding"),
+    ],
+)
+def test_kinds(values: list[Any], kind: str) -> None:
+    """Mixed values make the kind that can hold them all; strings of more than three words on average are text."""
+    found = feature(values)
+    assert found is not None
+    assert found.kind == kind
+
+
+@pytest.mark.parametrize("values", [[None], [{"a": 1}], [1e400, float("nan")]])
+def test_no_kind(values: list[Any]) -> None:
+    """A feature that never has a usable value is no column."""
+    assert feature(values) is None
+
+
+def test_text_and_embedding_of_the_record() -> None:
+    """The record's own text and embedding are columns of presence."""
+    schema = learned([{"prediction": "a", "text": "hello", "embedding": [1, 2]}, {"prediction": "b"}])
+    assert [(found.name, found.kind) for found in schema.features] == [("text", "text"), ("embedding", "embedding")]
+    assert (schema.layout, schema.text, schema.embedding) == ("none", True, True)
+
+
+def test_list_features() -> None:
+    """Features as a list are numerical columns by position."""
+    schema = learned([{"prediction": 1, "features": [1, 2, None]}])
+    assert schema.layout == "list"
+    assert [(found.name, found.kind) for found in schema.features] == [
+        (f"features[{n}]", "numerical") for n in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "kind", "values"),
+    [
+        (["ham", "spam", "ham"], "categorical", ("ham", "spam")),
+        ([1, 0, 1], "categorical", ("1", "0")),
+        ([1.0, 0, 1], "categorical", ("1", "0")),
+        ([True, False, True], "categorical", ("true", "false")),
+        (list(range(21)), "numerical", ()),
+        ([0.5, 1, 2], "numerical", ()),
+        ([1, "unknown", 1], "categorical", ("1", "unknown")),
+    ],
+)
+def test_outcomes(predictions: list[Any], kind: str, values: tuple[str, ...]) -> None:
+    """Few whole numbers are classes, most frequent first; many, or fractions, are a number."""
+    outcome = learned([{"prediction": prediction} for prediction in predictions]).outcome
+    assert (outcome.kind, outcome.values) == (kind, values)
+
+
+def test_caps() -> None:
+    """Classes, categories and features beyond their caps share a code or are ignored, and that is counted."""
+    many = [
+        {"prediction": f"c{n % 70:02d}", "features": {"id": f"i{n}", **{f"f{m}": m for m in range(MOST_FEATURES + 4)}}}
+        for n in range(1200)
+    ]
+    found = infer(lines(many).splitlines())
+    outcome, identity = found.schema.outcome, column(found.schema, "features.id")
+    assert (len(outcome.values), len(outcome.folded)) == (MOST_CLASSES, 20)
+    assert (len(identity.values), len(identity.folded)) == (MOST_CATEGORIES, MOST_KNOWN - MOST_CATEGORIES)
+    assert len(found.schema.features) == MOST_FEATURES
+    assert found.ignored_features == 1200 * 5
+    assert found.singletons["features.id"] == 1200
+
+
+@pytest.mark.parametrize("name", ['qu"ote', "back\\slash", "new\nline"])
+def test_feature_that_cannot_be_watched(name: str) -> None:
+    """A feature whose name no struct can carry is ignored, and that is counted."""
+    found = infer(lines([{"prediction": "a", "features": {name: 1, "x": 2}}]).splitlines())
+    assert [found.name for found in found.schema.features] == ["features.x"]
+    assert found.ignored_features == 1
+
+
+def test_confidence_from_probabilities() -> None:
+    """A log that only has probabilities, under either name, has a confidence: the largest."""
+    for said in (
+        {"probabilities": [0.25, 0.75]},
+        {"scores": {"a": 0.75, "b": 0.25}},
+        {"probabilities": None, "scores": [0.75]},
+    ):
+        found = infer(lines([{"prediction": "a", **said}]).splitlines())
+        assert found.schema.confidence
+        assert found.samples["confidence"].tolist() == [0.75]
+
+
+def test_span_and_times() -> None:
+    """The span is that of the times told, in whichever notation; records without one are counted."""
+    found = infer(
+        lines(
+            [
+                {"prediction": "a", "timestamp": START + 5},
+                {"prediction": "a", "timestamp": "2026-01-05T08:00:00Z"},
+                {"prediction": "a"},
+                {"prediction": "a", "timestamp": "yesterday"},
+            ]
+        ).splitlines()
+    )
+    assert (found.first, found.last, found.records, found.timed) == (START, START + 5, 4, 2)
+
+
+def test_labels() -> None:
+    """Known truth gives how many predictions of each class were wrong; 1 and "1" are no disagreement."""
+    told = [(1, 1), (1, "1"), (1, 0), (0, 1), (0, None), (0, True)]
+    found = infer(lines([{"prediction": said, "label": true} for said, true in told]).splitlines())
+    assert found.labels == {"1": (3, 1), "0": (2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("records", "model", "text"),
+    [
+        ([], None, "the reference has no record with a prediction"),
+        ([{"timestamp": START}], None, "the reference has no record with a prediction"),
+        ([{"prediction": ["a"]}], None, "the reference has no record with a prediction"),
+        (
+            [{"prediction": "a", "model": "b"}, {"prediction": "a", "model": "a"}],
+            None,
+            "the reference holds several models (a, b): choose one with --model",
+        ),
+        (
+            [{"prediction": "a", "model": "b"}, {"prediction": "a", "model": "a"}],
+            "c",
+            "the reference has no record of the model 'c'; it holds records of a, b",
+        ),
+        (
+            [{"prediction": "a", "features": [1]}, {"prediction": "a", "features": {"x": 1}}],
+            None,
+            "the reference's `features` are sometimes an object and sometimes a list: use one shape",
+        ),
+        (
+            [{"prediction": "a", "features": [1]}, {"prediction": "a", "features": [1, 2]}],
+            None,
+            "the reference's `features` lists have different lengths (1, 2): every list must have the same",
+        ),
+    ],
+)
+def test_what_makes_no_reference(records: list[Record], model: str | None, text: str) -> None:
+    """A log that cannot be learned from is refused with what is wrong and what to do."""
+    with pytest.raises(BaselineError) as refused:
+        learned(records, model)
+    assert str(refused.value) == text
+
+
+def test_model_is_chosen() -> None:
+    """Of several models the chosen one is learned, with records that name none."""
+    records = [{"prediction": "x", "model": "a"}, {"prediction": "y", "model": "b"}, {"prediction": "z"}]
+    schema = learned(records, "a")
+    assert (schema.model, sorted(schema.outcome.values)) == ("a", ["x", "z"])
+    assert learned(records[:1]).model == "a"
+    assert learned(records[2:]).model is None
