@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,21 +50,22 @@ def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         CheckpointError: when it is damaged, or belongs to another format, model or reference.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         manifest = json.loads(arrays.pop(MANIFEST).tobytes())
-        if manifest["format"] != FORMAT:
-            msg = f"{path}: checkpoint of format {manifest['format']}, this agent reads {FORMAT}"
-            raise CheckpointError(msg)
-        if manifest["identity"] != identity:
-            msg = f"{path}: the checkpoint belongs to other models, references or window settings"
-            raise CheckpointError(msg)
-        state = _put_back(manifest["state"], arrays)
+        found, belongs_to = manifest["format"], manifest["identity"]
+        state = _put_back(manifest["state"], arrays) if found == FORMAT else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged archive fails in more ways than can be named
         msg = f"{path}: the checkpoint is damaged ({error})"
         raise CheckpointError(msg) from None
+    if found != FORMAT:
+        msg = f"{path}: checkpoint of format {found}, this agent reads {FORMAT}"
+        raise CheckpointError(msg)
+    if belongs_to != identity:
+        msg = f"{path}: the checkpoint belongs to other models, references or window settings"
+        raise CheckpointError(msg)
     if not isinstance(state, dict):
         msg = f"{path}: the checkpoint holds no state"
         raise CheckpointError(msg)

@@ -72,7 +72,7 @@ class Journal:
         """Write one entry of event time `time`; it is on disk when this returns."""
         content = {"model": None, "model_version": None, **entry, "time": rfc3339(time)}
         if self._told and content["kind"] in FINDINGS:
-            if self._told[0] == content:
+            if self._told[0] == json.loads(_canonical(content)):
                 self._told.popleft()
                 return
             self._told.clear()

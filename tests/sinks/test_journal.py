@@ -1,0 +1,262 @@
+"""The journal: nothing is taken out of it, put into it or said twice without it showing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poisonwatch.errors import JournalError
+from poisonwatch.sinks.journal import FIRST, Journal, alert_entry, decision_entry, read, rfc3339
+from poisonwatch.types import Action, Alert, AlertState, Cause, Decision, Reason, Severity, Subject
+from tests.streams import START
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def alert(number: int, summary: str = "It moved.") -> Alert:
+    """An alert with numbers that are long when written out."""
+    return Alert(
+        fingerprint=f"f{number}",
+        model="mail",
+        model_version="v1",
+        state=AlertState.FIRING,
+        severity=Severity.PAGE,
+        cause=Cause.DEGRADATION,
+        group="outputs",
+        signal="class",
+        subjects=(Subject(indicator="prediction = spam", signal="class", rate=1 / 3, expected=0.1 + 0.2),),
+        log_e=2 / 3 * number,
+        effect=1e-17,
+        onset=START + 0.1,
+        n=number,
+        time=START + number / 3,
+        summary=summary,
+    )
+
+
+def decision(number: int) -> Decision:
+    """A decision that rests on an alert."""
+    return Decision(
+        model="mail",
+        model_version="v1",
+        decision=Action.ROLLBACK,
+        reason=Reason.WORSE_THAN_STABLE,
+        cause=Cause.DEGRADATION,
+        target="v0",
+        alerts=(f"f{number}",),
+        time=START + number / 3,
+        summary="Roll back.",
+    )
+
+
+def write(journal: Journal, first: int, last: int) -> None:
+    """An alert and a decision for each number."""
+    for number in range(first, last):
+        journal.append(START + number / 3, alert_entry(alert(number)))
+        journal.append(START + number / 3, decision_entry(decision(number)))
+
+
+def written(tmp_path: Path) -> tuple[Path, list[bytes]]:
+    """A journal with a start, three alerts and three decisions, and its lines."""
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.append(START, {"kind": "start"})
+    write(journal, 0, 3)
+    journal.close()
+    return path, path.read_bytes().splitlines(keepends=True)
+
+
+def test_chain_holds(tmp_path: Path) -> None:
+    """Entries are numbered from 1, chained from 64 zeros, and have every field that each line must have."""
+    path, content = written(tmp_path)
+    entries = list(read(path))
+    assert len(entries) == len(content) == 7
+    assert [entry["seq"] for entry in entries] == list(range(1, 8))
+    assert [entry["prev"] for entry in entries] == [FIRST, *(entry["hash"] for entry in entries[:-1])]
+    for entry in entries:
+        assert {"seq", "prev", "hash", "time", "kind", "model", "model_version"} <= set(entry)
+    assert (entries[0]["time"], entries[0]["model"]) == ("2026-01-05T08:00:00.000Z", None)
+    assert {"fingerprint", "state", "severity", "cause", "signal", "subjects", "log_e", "effect", "onset", "n"} <= set(
+        entries[1]
+    )
+    assert {"decision", "reason", "cause", "target", "alerts"} <= set(entries[2])
+
+
+def broken(path: Path, content: list[bytes]) -> str:
+    """What is said of a journal with these lines."""
+    path.write_bytes(b"".join(content))
+    with pytest.raises(JournalError) as refused:
+        list(read(path))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_changed_line(tmp_path: Path, place: int) -> None:
+    """A changed line is the first that breaks the chain."""
+    path, content = written(tmp_path)
+    content[place] = content[place].replace(b'"time":"2026', b'"time":"2027')
+    assert broken(path, content).startswith(f"{path}: line {place + 1} breaks the chain")
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_removed_line(tmp_path: Path, place: int) -> None:
+    """Where a line was removed, the one that is there now breaks the chain."""
+    path, content = written(tmp_path)
+    del content[place]
+    assert f"line {place + 1} breaks" in broken(path, content)
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_inserted_line(tmp_path: Path, place: int) -> None:
+    """A line put in breaks the chain, also when it is a copy of its neighbour."""
+    path, content = written(tmp_path)
+    content.insert(place, content[place])
+    assert f"line {place + 2} breaks" in broken(path, content)
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_swapped_lines(tmp_path: Path, place: int) -> None:
+    """Two lines in the wrong order break the chain at the first of them."""
+    path, content = written(tmp_path)
+    content[place], content[place + 1] = content[place + 1], content[place]
+    assert f"line {place + 1} breaks" in broken(path, content)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"hello\n", b"[]\n", b"{}\n", b"\xff\n", b'{"seq": 8}\n', b"null\n"])
+def test_line_that_is_no_entry(tmp_path: Path, line: bytes) -> None:
+    """What is no entry at all breaks the chain too."""
+    path, content = written(tmp_path)
+    assert "line 8 breaks" in broken(path, [*content, line])
+
+
+def test_rehashed_line_breaks_the_next(tmp_path: Path) -> None:
+    """Who changes a line and makes its hash anew is found out at the line after it."""
+    path, content = written(tmp_path)
+    forged = Journal(tmp_path / "forged")
+    for line in content[:3]:
+        entry = json.loads(line)
+        forged.append(START, {**{k: v for k, v in entry.items() if k not in {"seq", "prev", "hash"}}, "model": "x"})
+    forged.close()
+    content[:3] = (tmp_path / "forged").read_bytes().splitlines(keepends=True)
+    assert "line 4 breaks" in broken(path, content)
+
+
+def test_continues(tmp_path: Path) -> None:
+    """A journal that was closed goes on where it stood."""
+    path, content = written(tmp_path)
+    again = Journal(path)
+    assert again.position() == 7
+    write(again, 3, 4)
+    again.close()
+    assert path.read_bytes().startswith(b"".join(content))
+    assert len(list(read(path))) == 9
+
+
+@pytest.mark.parametrize("keep", [1, 20, -1])
+def test_incomplete_last_line_is_cut(tmp_path: Path, keep: int) -> None:
+    """What a crash left of a last line is cut off, and the chain goes on from the one before."""
+    path, content = written(tmp_path)
+    path.write_bytes(b"".join(content[:-1]) + content[-1][:keep])
+    again = Journal(path)
+    assert again.position() == 6
+    again.append(START, {"kind": "start"})
+    again.close()
+    assert [entry["kind"] for entry in read(path)][-2:] == ["alert", "start"]
+
+
+def test_nothing_but_an_incomplete_line(tmp_path: Path) -> None:
+    """A journal that a crash left with half a first line begins anew."""
+    path = tmp_path / "journal"
+    path.write_bytes(b'{"seq":1,')
+    Journal(path).close()
+    assert path.read_bytes() == b""
+
+
+def test_broken_journal_is_not_continued(tmp_path: Path) -> None:
+    """An agent does not go on with a journal whose chain does not hold."""
+    path, content = written(tmp_path)
+    path.write_bytes(b"".join(content[1:]))
+    with pytest.raises(JournalError, match="line 1 breaks the chain"):
+        Journal(path)
+
+
+@pytest.mark.parametrize("position", range(8))
+def test_said_again_after_a_restart(tmp_path: Path, position: int) -> None:
+    """What is found again after a restart from an older checkpoint is not written again; what is new is."""
+    path, _ = written(tmp_path)
+    again = Journal(path)
+    again.resume(position)
+    again.append(START + 99, {"kind": "start"})
+    for place in range(max(position - 1, 0), 8):
+        number, of_decision = divmod(place, 2)
+        entry = decision_entry(decision(number)) if of_decision else alert_entry(alert(number))
+        again.append(START + number / 3, entry)
+    again.close()
+    assert [(entry["kind"], entry.get("n")) for entry in read(path)] == [
+        ("start", None),
+        *[pair for n in range(3) for pair in (("alert", n), ("decision", None))],
+        ("start", None),
+        ("alert", 3),
+        ("decision", None),
+    ]
+
+
+def test_found_otherwise_after_a_restart(tmp_path: Path) -> None:
+    """If something else is found the second time, it is written, and all after it."""
+    path, _ = written(tmp_path)
+    again = Journal(path)
+    again.resume(1)
+    again.append(START, alert_entry(alert(0)))
+    again.append(START, alert_entry(alert(7)))
+    write(again, 1, 2)
+    again.close()
+    assert len(list(read(path))) == 7 + 3
+
+
+TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(
+    entries=st.lists(
+        st.dictionaries(
+            TEXT.filter(lambda key: key not in {"seq", "prev", "hash", "time", "kind"}),
+            TEXT | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.none() | st.lists(TEXT),
+            max_size=4,
+        ),
+        max_size=5,
+    )
+)
+def test_any_entry_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, Any]]
+) -> None:
+    """Whatever numbers and characters an entry has, its line is one line, holds, and says the same."""
+    path = tmp_path_factory.mktemp("journal") / "journal"
+    journal = Journal(path)
+    for entry in entries:
+        journal.append(START, {**entry, "kind": "alert"})
+    journal.close()
+    found = list(read(path))
+    for entry, told in zip(entries, found, strict=True):
+        assert {key: told[key] for key in entry} == entry
+    again = Journal(path)
+    assert again.position() == len(entries)
+    again.close()
+
+
+def test_without_a_file() -> None:
+    """A replay without a journal counts its entries all the same."""
+    journal = Journal(None)
+    write(journal, 0, 2)
+    journal.resume(0)
+    journal.close()
+    assert journal.position() == 4
+
+
+def test_times() -> None:
+    """Times are RFC 3339 in UTC with milliseconds."""
+    assert rfc3339(START + 0.0625) == "2026-01-05T08:00:00.062Z"
