@@ -172,6 +172,8 @@ class Monitor:
                 self._judge_version(name, profile, window)
             stable = self._stable(window.end)
             self._judge_pairs(stable, window)
+            for name, version in self._versions.items():
+                version.evidence = self._evidence(name, version)
             retired = tuple(name for name, v in self._versions.items() if window.end - v.last_seen > RETIRED)
             for name in retired:
                 del self._versions[name]
@@ -185,11 +187,12 @@ class Monitor:
             )
 
     def _capped(self, window: Window) -> dict[str, Ints]:
-        """Profiles by version; versions beyond the cap are counted together."""
+        """Profiles by version, the oldest first; versions beyond the cap are counted together."""
         capped: dict[str, Ints] = {}
-        for name, profile in window.profiles.items():
-            known = name in self._versions or len(self._versions) + len(capped) < self._settings.most_versions
-            kept = name if known else OTHER_VERSIONS
+        for name in window.by_age():
+            profile = window.profiles[name]
+            named = {*self._versions, *capped, name} - {OTHER_VERSIONS}
+            kept = name if name in self._versions or len(named) <= self._settings.most_versions else OTHER_VERSIONS
             capped[kept] = capped[kept] + profile if kept in capped else profile
             window.last_seen[kept] = max(window.last_seen[name], window.last_seen.get(kept, -np.inf))
         return capped
@@ -216,7 +219,6 @@ class Monitor:
         version.recent_count += int(profile[0])
         while version.recent_count - int(version.recent[0][0]) >= FEWEST:
             version.recent_count -= int(version.recent.popleft()[0])
-        version.evidence = self._evidence(name, version)
 
     def _judge_lines(self, window: Window) -> list[Evidence]:
         kept = sum(int(profile[0]) for profile in window.profiles.values())
@@ -247,11 +249,12 @@ class Monitor:
                 self._canary.step(pair.memory, pair.canary_profile, pair.stable_profile, share, pair.since)
                 pair.judged = window.end
                 pair.canary_profile = pair.stable_profile = np.zeros(self.questions.size, np.int64)
-                version.evidence = self._evidence(name, version)
 
     def _stable(self, now: float) -> str | None:
         """The version that others are compared with: the configured one, else the oldest that still runs."""
-        running = {name: v for name, v in self._versions.items() if now - v.last_seen <= CONCURRENT}
+        running = {
+            name: v for name, v in self._versions.items() if now - v.last_seen <= CONCURRENT and name != OTHER_VERSIONS
+        }
         if self._settings.stable in running:
             return self._settings.stable
         return min(running, key=lambda name: running[name].number, default=None)
@@ -328,7 +331,7 @@ class Monitor:
         self._seen_versions = state["seen_versions"]
         self._lines_memory = Memory(**state["lines"])
         self._lines_judged = state["lines_judged"]
-        self._lines_evidence = self._collect_lines()
+        self._lines_evidence = self._collect_lines() if np.isfinite(self._lines_judged) else []
         self._versions = {
             name: _Version(**{**saved, "memory": Memory(**saved["memory"]), "recent": deque(saved["recent"])})
             for name, saved in state["versions"].items()

@@ -26,14 +26,20 @@ class Window:
     start: float
     end: float
     profiles: dict[str, Ints] = field(default_factory=dict)
+    first_seen: dict[str, float] = field(default_factory=dict)
     last_seen: dict[str, float] = field(default_factory=dict)
     rejected: int = 0
 
-    def add(self, version: str, profile: Ints, last_seen: float) -> None:
+    def add(self, version: str, profile: Ints, first_seen: float, last_seen: float) -> None:
         """Count one piece of this window."""
         known = self.profiles.get(version)
         self.profiles[version] = profile if known is None else known + profile
+        self.first_seen[version] = min(first_seen, self.first_seen.get(version, math.inf))
         self.last_seen[version] = max(last_seen, self.last_seen.get(version, -math.inf))
+
+    def by_age(self) -> list[str]:
+        """The versions, earliest prediction first: an order that does not depend on how the log was chopped."""
+        return sorted(self.profiles, key=lambda version: (self.first_seen[version], version))
 
 
 class Windows:
@@ -96,7 +102,8 @@ class Windows:
         for first, last in zip((0, *edges.tolist()), (*edges.tolist(), key.size), strict=True):
             which, of_version = divmod(int(key[first]), len(batch.versions))
             profile = self._questions.count(numbers[:, first:last], codes[:, first:last])
-            self._window(which).add(batch.versions[of_version], profile, float(time[first:last].max()))
+            seen = time[first:last]
+            self._window(which).add(batch.versions[of_version], profile, float(seen.min()), float(seen.max()))
 
     def _count_rejected(self, newest: Floats) -> None:
         """Count each rejected line in the window that was the newest when it came."""
@@ -128,6 +135,7 @@ class Windows:
                     "which": which,
                     "rejected": window.rejected,
                     "versions": list(window.profiles),
+                    "first_seen": [window.first_seen[version] for version in window.profiles],
                     "last_seen": [window.last_seen[version] for version in window.profiles],
                     "profiles": np.array(list(window.profiles.values()), np.int64).reshape(-1, self._questions.size),
                 }
@@ -144,7 +152,7 @@ class Windows:
         for saved in state["open"]:
             window = self._window(saved["which"])
             window.rejected = saved["rejected"]
-            for version, last_seen, profile in zip(
-                saved["versions"], saved["last_seen"], saved["profiles"], strict=True
+            for version, first_seen, last_seen, profile in zip(
+                saved["versions"], saved["first_seen"], saved["last_seen"], saved["profiles"], strict=True
             ):
-                window.add(version, profile, last_seen)
+                window.add(version, profile, first_seen, last_seen)
