@@ -197,8 +197,11 @@ def _number_indicators(numbers: tuple[str, ...], cuts: Floats) -> list[Indicator
 
 def _at_most(cut: float) -> str:
     """A cut in words; one that stands just below a value asks for less than that value."""
-    above = float(np.nextafter(cut, np.inf))
-    return f"< {above:.6g}" if float(f"{above:.6g}") == above else f"<= {cut:.6g}"
+    above = float(np.nextafter(cut, np.inf)) + 0.0
+    at_most, less = f"{cut:.6g}", f"{above:.6g}"
+    if float(less) == above and (float(at_most) != cut or len(less) < len(at_most)):
+        return f"< {less}"
+    return f"<= {at_most}"
 
 
 def _code_indicators(columns: tuple[Column, ...], starts: Ints, base: int) -> list[Indicator]:

@@ -194,8 +194,9 @@ def test_only_rises_are_watched_where_a_fall_says_nothing() -> None:
     assert all(i.up for i in (*QUESTIONS.indicators, *ask_lines().indicators))
 
 
-def test_a_cut_just_below_a_value_is_told_as_less_than_that_value() -> None:
-    """The cut that asks for the mass at the largest value reads `< 1`, not `<= 1` or sixteen digits."""
-    questions = ask(SMALL, {"confidence": (float(np.nextafter(1.0, 0.0)),), "features.amount": (2.5,)})
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 0.99, 1e6])
+def test_a_cut_just_below_a_value_is_told_as_less_than_that_value(value: float) -> None:
+    """The cut that asks for the mass at 1 reads `< 1`, that at 1 itself `<= 1`: no sixteen digits, no 5e-324."""
+    questions = ask(SMALL, {"confidence": (float(np.nextafter(value, -np.inf)),), "features.amount": (value,)})
     texts = {indicator.text for indicator in questions.indicators}
-    assert {"confidence < 1", "features.amount <= 2.5"} <= texts
+    assert {f"confidence < {value:.6g}", f"features.amount <= {value:.6g}"} <= texts
