@@ -37,6 +37,16 @@ def budget_seconds(text: str) -> float:
     return float(found["count"] or 1) * UNITS[found["unit"]]
 
 
+REMEDIES = {
+    "missing": "this key is required",
+    "model_type": "this must be a mapping",
+    "path_type": "this must be a path",
+    "too_short": "at least one entry is needed",
+    "tuple_type": "this must be a list",
+}
+"""By kind of mistake, where the validator's own words are not those of YAML."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -152,7 +162,7 @@ def load(path: Path) -> Config:
     except OSError as error:
         msg = f"{path}: the configuration cannot be read ({error.strerror})"
         raise ConfigError(msg) from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
         problem = " ".join(str(error).split())
         msg = f"{path}: this is not valid YAML: {problem}"
         raise ConfigError(msg) from None
@@ -162,7 +172,11 @@ def load(path: Path) -> Config:
     try:
         config = Config.model_validate(loaded)
     except ValidationError as error:
-        lines = [f"{path}: {_place(problem['loc'])}{_remedy(problem)}" for problem in error.errors()]
+        problems = error.errors()
+        # Where an entry of a list is wrong, that the list is then empty is no mistake of its own.
+        inside = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+        told = [p for p in problems if p["type"] != "too_short" or p["loc"] not in inside]
+        lines = [f"{path}: {_place(problem['loc'])}{_remedy(problem)}" for problem in told]
         raise ConfigError("\n".join(lines)) from None
     return _rooted(config, path.resolve().parent)
 
@@ -192,9 +206,7 @@ def _remedy(problem: Any) -> str:
         known = _keys_at(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
         return f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known are {', '.join(known)}"
-    if kind == "missing":
-        return "this key is required"
-    return str(problem["msg"]).removeprefix("Value error, ")
+    return REMEDIES[kind] if kind in REMEDIES else str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
