@@ -45,7 +45,10 @@ def build(published: Published) -> Starlette:
             Route("/-/healthy", lambda _: _healthy(published)),
             Route("/-/ready", lambda _: _ready(published)),
             Route("/v1/decisions", lambda _: _all_decisions(published)),
-            Route("/v1/models/{model}/versions/{version}/decision", lambda request: _decision(published, request)),
+            Route(
+                "/v1/models/{model:path}/versions/{version:path}/decision",
+                lambda request: _decision(published, request),
+            ),
         ]
     )
 

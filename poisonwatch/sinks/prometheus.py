@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -175,7 +176,10 @@ def _add_version(families: dict[str, Any], model: ModelSnapshot, name: str, view
         if column.name == OUTCOME:
             counts = view.totals[questions.code_place(row)]
             names = (*column.values, "(rare)", "(unseen)")
+            by_class: Counter[str] = Counter()  # a class may itself be called `(rare)`
             for value, count in zip(names, counts[1:].tolist(), strict=True):
+                by_class[value] += count
+            for value, count in by_class.items():
                 _add(families, "poisonwatch_predictions", (*version, value), count)
     if OUTCOME in questions.numbers:
         _add(families, "poisonwatch_predictions", (*version, "(number)"), int(view.totals[0]))

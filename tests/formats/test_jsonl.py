@@ -228,7 +228,15 @@ def test_categories(country: object, code: int) -> None:
 
 @pytest.mark.parametrize(
     ("version", "name"),
-    [("v1", "v1"), (None, UNVERSIONED), (3, "3"), (3.0, "3"), (1.5, "1.5"), ("x" * 999, "x" * LONGEST_NAME)],
+    [
+        ("v1", "v1"),
+        (None, UNVERSIONED),
+        ("", UNVERSIONED),
+        (3, "3"),
+        (3.0, "3"),
+        (1.5, "1.5"),
+        ("x" * 999, "x" * LONGEST_NAME),
+    ],
 )
 def test_versions_of_any_type(version: object, name: str) -> None:
     """A version is named alike by string and number, and cut where it is too long."""
