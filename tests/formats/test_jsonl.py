@@ -14,8 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
-from poisonwatch.formats.lenient import read_record
-from poisonwatch.formats.records import LONGEST_NAME, MOST_EXTRAS, record_struct
+from poisonwatch.formats.records import LONGEST_NAME, MOST_EXTRAS
 from poisonwatch.profile.indicators import code_rows, number_rows
 from poisonwatch.types import UNVERSIONED, Batch, Column, Decoded, Schema
 from tests.streams import START, Record, lines
@@ -694,15 +693,6 @@ def test_both_paths_agree(changes: Record, features: Record | None, probabilitie
     assert same(only(fast), only(slow)) or slow.rejected
     if fast.predictions:
         assert +faults == Counter(fast.faults)
-
-
-def test_slow_path_of_all_columns() -> None:
-    """The good record is the same struct whichever path read it."""
-    kind = record_struct(MAIL, (), ())
-    faults: Counter[str] = Counter()
-    slow = read_record(raw(), kind, MAIL, faults)
-    assert (slow.prediction, slow.confidence, slow.model_version, slow.features.f0) == ("ham", 0.75, "v1", 1.5)
-    assert not +faults
 
 
 # Feedback
