@@ -32,13 +32,15 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is `numerical` (a row of `Batch.numbers`) or `categorical`, `text`, `embedding` (a row of `Batch.codes`;
     of text and embeddings only the presence is kept). `values` are the categories with a code of their own, most
-    frequent first; `folded` are categories known from the reference that share one code.
+    frequent first; `folded` are categories known from the reference that share one code; `strings` says that all of them
+    came as JSON strings.
     """
 
     name: str
     kind: str
     values: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
+    strings: bool = False
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True):

@@ -110,7 +110,13 @@ class _Seen:
     def categories(self, name: str, most: int) -> Column:
         """A categorical column: the most frequent values with codes of their own, the rest folded."""
         ranked = [value for value, _ in sorted(self.names.items(), key=lambda item: (-item[1], item[0]))]
-        return Column(name=name, kind="categorical", values=tuple(ranked[:most]), folded=tuple(ranked[most:MOST_KNOWN]))
+        return Column(
+            name=name,
+            kind="categorical",
+            values=tuple(ranked[:most]),
+            folded=tuple(ranked[most:MOST_KNOWN]),
+            strings=self.kinds["string"] == self.kinds.total(),
+        )
 
 
 @dataclass(slots=True)

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import math
-import struct
 import re
 from collections import Counter
 from datetime import datetime
-from itertools import repeat, starmap
+from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
+from poisonwatch.formats.columns import Columns, times, versions_of
 from poisonwatch.formats.lenient import Rejected, load_object, read_record, timestamp_of
 from poisonwatch.formats.records import (
     EARLIEST,
     LATEST,
     MOST_EXTRAS,
     Timestamp,
-    codes_by_value,
+    code_types,
     fits_struct,
-    listed_features,
     name_of,
-    object_features,
     record_struct,
     seconds,
 )
-from poisonwatch.profile.indicators import code_rows, number_rows, unseen_code
-from poisonwatch.types import UNVERSIONED, Batch, Decoded, Feedback
+from poisonwatch.profile.indicators import code_rows, number_rows
+from poisonwatch.types import Batch, Decoded, Feedback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from poisonwatch.types import Codes, Floats, Schema
 
@@ -42,8 +39,6 @@ CHUNK = 1 << 16
 MOST_SAMPLES = 3
 LONGEST_SAMPLE = 500
 """Rejected lines that a block gives to the dead-letter file, and bytes of each."""
-
-NULL = msgspec.Raw(b"null")
 
 UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*?)`(?P<at> - at `\$\.features`)?", re.DOTALL)
 """What the decoder says of a field that the struct does not have."""
@@ -160,21 +155,15 @@ class _Reader:
 
     def __init__(self, model: str, schema: Schema, *, timed: bool) -> None:
         self._model, self._schema, self._timed = model, schema, timed
-        self._numbers, self._columns = number_rows(schema), code_rows(schema)
+        self._columns = Columns(schema)
+        self._shape = len(number_rows(schema)), len(code_rows(schema))
+        self._codes = code_types(schema)
         self._extras: tuple[str, ...] = ()
         self._feature_extras: tuple[str, ...] = ()
-        self._codes = [codes_by_value(column) for column in self._columns]
-        self._numerical = _NumberRows([f"f{n}" for n, column in object_features(schema) if column.kind == "numerical"])
-        self._listed = listed_features(schema)
-        self._of_features = {column.name: n for n, column in object_features(schema)}
-        self._getters = [
-            attrgetter(f"f{self._of_features[column.name]}" if column.name in self._of_features else column.name)
-            for column in self._columns
-        ]
         self._compile()
 
     def _compile(self) -> None:
-        self._kind = record_struct(self._schema, self._extras, self._feature_extras)
+        self._kind = record_struct(self._schema, self._codes, self._extras, self._feature_extras)
         self._decoder = msgspec.json.Decoder(self._kind)
 
     def read(self, block: bytes, latest: float, longest: int, tally: _Tally) -> Batch:
@@ -198,10 +187,10 @@ class _Reader:
             time=np.concatenate([part[0] for part in parts]) if parts else np.empty(0),
             version=np.concatenate(codes) if parts else np.empty(0, np.int32),
             versions=tuple(versions),
-            numbers=np.concatenate([part[3] for part in parts], axis=1) if parts else np.empty((len(self._numbers), 0)),
+            numbers=np.concatenate([part[3] for part in parts], axis=1) if parts else np.empty((self._shape[0], 0)),
             codes=np.concatenate([part[4] for part in parts], axis=1)
             if parts
-            else np.empty((len(self._columns), 0), np.int32),
+            else np.empty((self._shape[1], 0), np.int32),
             rejected_at=np.array(sorted(tally.at), np.int64),
         )
 
@@ -236,7 +225,7 @@ class _Reader:
             except DECODE_ERRORS as error:
                 if not self._learn(str(error)):
                     break
-        return read_record(line, self._kind, self._schema, tally.faults)
+        return read_record(line, self._kind, self._schema, self._codes, tally.faults)
 
     def _learn(self, error: str) -> bool:
         """Make an unknown field known, so that the next record that has it decodes at full speed."""
@@ -258,11 +247,11 @@ class _Reader:
     ) -> tuple[Floats, Codes, tuple[str, ...], Floats, Codes]:
         """Time, version codes, versions, numbers and codes of the records that are accepted."""
         self._count_extras(records, tally)
-        time = _times(list(map(_get_timestamp, records)))
+        time = times(list(map(_get_timestamp, records)))
         predictions = list(map(_get_prediction, records))
         keep, reasons = self._accept(records, time, predictions, latest)
-        numbers, codes = self._columns_of(records, predictions, tally)
-        version, versions = _versions(list(map(_get_version, records)))
+        numbers, codes = self._columns.fill(records, predictions, tally.faults)
+        version, versions = versions_of(list(map(_get_version, records)))
         if reasons:
             # The place of a line among all records becomes its place among the accepted ones.
             place = np.concatenate(([0], np.cumsum(keep)))
@@ -300,33 +289,6 @@ class _Reader:
                 refuse([i for i, m in enumerate(models) if m not in {None, self._schema.model}], "other_model")
         return keep, reasons
 
-    def _columns_of(self, records: list[Any], predictions: list[Any], tally: _Tally) -> tuple[Floats, Codes]:
-        n = len(records)
-        numbers = np.empty((len(self._numbers), n))
-        row = 0
-        if self._schema.confidence:
-            numbers[row] = _confidences(records, tally)
-            row += 1
-        if self._schema.outcome.kind == "numerical":
-            numbers[row] = np.array(predictions, np.float64)
-            row += 1
-        features = list(map(_get_features, records))
-        if self._listed:
-            numbers[row:] = _listed(features, self._listed, tally)
-        else:
-            self._numerical.fill(numbers[row:], features)
-        codes = np.empty((len(self._columns), n), np.int32)
-        for row, (column, getter) in enumerate(zip(self._columns, self._getters, strict=True)):
-            if column is self._schema.outcome:
-                values = iter(predictions)
-            else:
-                values = map(getter, features if column.name in self._of_features else records)
-            if column.kind == "categorical":
-                codes[row] = np.fromiter(map(self._codes[row].get, values, repeat(unseen_code(column))), np.int32, n)
-            else:
-                codes[row] = np.fromiter(map(_is_present, values), np.int32, n)
-        return numbers, codes
-
     def _count_extras(self, records: list[Any], tally: _Tally) -> None:
         # Records that were decoded before a name was learned have no such attribute.
         for number in range(len(self._extras)):
@@ -342,54 +304,6 @@ _get_prediction = attrgetter("prediction")
 _get_version = attrgetter("model_version")
 _get_model = attrgetter("model")
 _get_features = attrgetter("features")
-_get_confidence = attrgetter("confidence")
-
-
-class _NumberRows:
-    """Numbers of `features` structs as rows of a matrix.
-
-    Packing whole records as doubles is twice as fast as letting NumPy look at every value, but takes no None: fields that
-    were ever null go the slower way.
-    """
-
-    def __init__(self, names: list[str]) -> None:
-        self._names = names
-        self._split(frozenset())
-
-    def _split(self, nullable: frozenset[int]) -> None:
-        self._nullable = nullable
-        self._dense = [number for number in range(len(self._names)) if number not in nullable]
-        self._get_dense = _tuple_of([self._names[number] for number in self._dense])
-        self._get_nullable = _tuple_of([self._names[number] for number in sorted(nullable)])
-        self._pack = struct.Struct(f"{len(self._dense)}d").pack
-
-    def fill(self, rows: Floats, features: list[Any]) -> None:
-        """Fill `rows` (fields, n) from n structs."""
-        if self._dense:
-            try:
-                packed = b"".join(starmap(self._pack, map(self._get_dense, features)))
-            except struct.error:
-                values = list(zip(*map(self._get_dense, features), strict=True))
-                found = {number for number, column in zip(self._dense, values, strict=True) if None in column}
-                self._split(self._nullable | found)
-                self.fill(rows, features)
-                return
-            rows[self._dense] = np.frombuffer(packed).reshape(len(features), len(self._dense)).T
-        if self._nullable:
-            values = list(map(self._get_nullable, features))
-            rows[sorted(self._nullable)] = np.array(values, np.float64).reshape(len(features), len(self._nullable)).T
-
-
-def _tuple_of(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """Getter of several attributes as a tuple, also where it is only one."""
-    if len(names) == 1:
-        get = attrgetter(names[0])
-        return lambda record: (get(record),)
-    return attrgetter(*names) if names else lambda _: ()
-
-
-def _is_present(value: object) -> bool:
-    return value is not None and value is not msgspec.UNSET and value != NULL
 
 
 def _plain(record: Any) -> dict[str, Any]:
@@ -397,57 +311,6 @@ def _plain(record: Any) -> dict[str, Any]:
     return {
         name: value for name in ("timestamp", "prediction", "model") if (value := getattr(record, name)) is not None
     }
-
-
-def _times(values: list[Any]) -> Floats:
-    """Unix seconds (n,) of timestamps that are numbers, datetimes or absent."""
-    try:
-        return np.fromiter(map(datetime.timestamp, values), np.float64, len(values))
-    except TypeError:
-        pass
-    try:
-        return np.array(values, np.float64)
-    except TypeError:
-        return np.array([v.timestamp() if isinstance(v, datetime) else math.nan if v is None else v for v in values])
-
-
-def _versions(values: list[Any]) -> tuple[Codes, tuple[str, ...]]:
-    """Codes (n,) and names of the versions."""
-    if values and values.count(values[0]) == len(values):
-        values, n = values[:1], len(values)
-    else:
-        n = len(values)
-    names = {value: name_of("" if value is None else value) or UNVERSIONED for value in dict.fromkeys(values)}
-    unique = tuple(dict.fromkeys(names.values()))
-    place = {value: unique.index(name) for value, name in names.items()}
-    if len(values) != n:
-        return np.zeros(n, np.int32), unique
-    return np.fromiter(map(place.__getitem__, values), np.int32, n), unique
-
-
-def _confidences(records: list[Any], tally: _Tally) -> Floats:
-    """Confidences (n,): as stated, else the largest probability; outside of [0, 1] they are missing."""
-    found = np.array(list(map(_get_confidence, records)), np.float64)
-    missing = np.flatnonzero(np.isnan(found))
-    for index in missing.tolist():
-        record = records[index]
-        probabilities = record.probabilities if record.probabilities is not None else record.scores
-        if probabilities:
-            found[index] = max(probabilities.values() if isinstance(probabilities, dict) else probabilities)
-    outside = (found < 0) | (found > 1)
-    if outside.any():
-        tally.faults["confidence_out_of_range"] += int(outside.sum())
-        found[outside] = math.nan
-    return found
-
-
-def _listed(values: list[list[float | None]], width: int, tally: _Tally) -> Floats:
-    """Features given as lists: (width, n), cut or filled with missing values where the length is wrong."""
-    wrong = sum(len(value) != width for value in values)
-    if wrong:
-        tally.faults["features_wrong_length"] += wrong
-        values = [(value + [None] * width)[:width] for value in values]
-    return np.array(values, np.float64).reshape(len(values), width).T
 
 
 class _Label(msgspec.Struct, gc=False, forbid_unknown_fields=False):

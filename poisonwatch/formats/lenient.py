@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from poisonwatch.formats.records import PASSED, READ, feature_key, object_features, seconds
+from poisonwatch.formats.records import PASSED, READ, feature_key, name_of, object_features, seconds
 
 if TYPE_CHECKING:
     from collections import Counter
 
+    from poisonwatch.formats.records import Code
     from poisonwatch.types import Column, Schema
 
 
@@ -61,7 +62,7 @@ def timestamp_of(loaded: dict[str, Any]) -> float | None:
     return None if math.isnan(time) else time
 
 
-def read_record(line: bytes, kind: Any, schema: Schema, faults: Counter[str]) -> Any:
+def read_record(line: bytes, kind: Any, schema: Schema, codes: dict[str, type[Code]], faults: Counter[str]) -> Any:
     """One line as an instance of the record struct `kind`; faults of single values are counted.
 
     Raises:
@@ -85,7 +86,7 @@ def read_record(line: bytes, kind: Any, schema: Schema, faults: Counter[str]) ->
     faults["unknown_field"] += sum(name not in known for name in loaded)
     values = {
         "timestamp": time,
-        "prediction": prediction,
+        "prediction": _coded(prediction, schema.outcome, codes),
         "confidence": _number(loaded, "confidence", faults),
         "probabilities": _probabilities(loaded, "probabilities", faults),
         "scores": _probabilities(loaded, "scores", faults),
@@ -97,10 +98,18 @@ def read_record(line: bytes, kind: Any, schema: Schema, faults: Counter[str]) ->
     features = loaded.get("features")
     if schema.layout == "object":
         fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
-        values["features"] = fields["features"](**_features(features, schema, faults))
+        values["features"] = fields["features"](**_features(features, schema, codes, faults))
     elif schema.layout == "list":
         values["features"] = _listed(features, faults)
     return kind(**values)
+
+
+def _coded(value: Any, column: Column, codes: dict[str, type[Code]]) -> Any:
+    """A category as the typed decoder would give it: the same category in another JSON type is the same."""
+    if value is None or column.name not in codes:
+        return value
+    member_of: Any = codes[column.name]
+    return member_of(name_of(value))
 
 
 def _finite(value: float) -> float | None:
@@ -156,16 +165,16 @@ def _version(value: object, faults: Counter[str]) -> str | float | None:
     return number
 
 
-def _features(found: object, schema: Schema, faults: Counter[str]) -> dict[str, Any]:
+def _features(found: object, schema: Schema, codes: dict[str, type[Code]], faults: Counter[str]) -> dict[str, Any]:
     if found is not None and not isinstance(found, dict):
         faults["features_wrong_type"] += 1
     values = found if isinstance(found, dict) else {}
     known = {feature_key(column) for _, column in object_features(schema)}
     faults["unknown_feature"] += sum(name not in known for name in values)
-    return {f"f{number}": _feature(values, column, faults) for number, column in object_features(schema)}
+    return {f"f{number}": _feature(values, column, codes, faults) for number, column in object_features(schema)}
 
 
-def _feature(values: dict[str, Any], column: Column, faults: Counter[str]) -> object:
+def _feature(values: dict[str, Any], column: Column, codes: dict[str, type[Code]], faults: Counter[str]) -> object:
     key = feature_key(column)
     value = values.get(key)
     if column.kind == "numerical":
@@ -177,7 +186,7 @@ def _feature(values: dict[str, Any], column: Column, faults: Counter[str]) -> ob
     if isinstance(value, list | dict):
         faults["feature_wrong_type"] += 1
         return None
-    return _number(values, key, faults, "feature") if _is_number(value) else value
+    return _coded(_number(values, key, faults, "feature") if _is_number(value) else value, column, codes)
 
 
 def _listed(found: object, faults: Counter[str]) -> list[float | None]:

@@ -7,14 +7,15 @@ leaving the fast path.
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import msgspec
 
-from poisonwatch.profile.indicators import FEATURE, folded_code
+from poisonwatch.profile.indicators import FEATURE, folded_code, unseen_code
 
 if TYPE_CHECKING:
     from poisonwatch.types import Column, Schema
@@ -39,6 +40,9 @@ MOST_EXTRAS = 64
 
 Timestamp = float | Annotated[datetime, msgspec.Meta(tz=True)]
 _RAW = msgspec.Raw | msgspec.UnsetType
+UNSEEN = "\0unseen"
+"""Stands for every category that the reference does not have."""
+
 _SCALAR = str | bool | float | None
 
 
@@ -57,11 +61,42 @@ def feature_key(column: Column) -> str:
     return column.name.removeprefix(FEATURE)
 
 
-def _feature_type(column: Column) -> Any:
+class Code(enum.Enum):
+    """Base of the enumerations that let the decoder turn a category into its code, without making a string of it."""
+
+    code: int
+
+    def __new__(cls, text: str, code: int) -> Self:
+        """Make the member of a category."""
+        member = object.__new__(cls)
+        member._value_ = text
+        member.code = code
+        return member
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        return cls._value2member_map_.get(name_of(value), cls["unseen"])
+
+
+def _code_type(column: Column) -> type[Code]:
+    """Enumeration of a column whose categories are strings; what is not among them becomes the member `unseen`."""
+    members = {f"c{code}": (value, 1 + code) for code, value in enumerate(column.values)}
+    members |= {f"f{number}": (value, folded_code(column)) for number, value in enumerate(column.folded)}
+    make: Any = Code  # the functional way to make an enumeration, which type checkers do not know of a subclass
+    found: type[Code] = make("Code", {**members, "unseen": (UNSEEN, unseen_code(column))})
+    return found
+
+
+def code_types(schema: Schema) -> dict[str, type[Code]]:
+    """The enumeration of every categorical column of strings."""
+    return {column.name: _code_type(column) for column in (schema.outcome, *schema.features) if column.strings}
+
+
+def _column_type(column: Column, codes: dict[str, type[Code]]) -> Any:
     if column.kind == "numerical":
         return float | None
     if column.kind == "categorical":
-        return _SCALAR
+        return codes[column.name] | None if column.strings else _SCALAR
     return str | None if column.kind == "text" else _RAW
 
 
@@ -70,11 +105,11 @@ def fits_struct(name: str) -> bool:
     return '"' not in name and "\\" not in name and min(name, default=" ") >= " "
 
 
-def features_struct(schema: Schema, extras: tuple[str, ...]) -> type[msgspec.Struct]:
+def features_struct(schema: Schema, codes: dict[str, type[Code]], extras: tuple[str, ...]) -> type[msgspec.Struct]:
     """Struct of the `features` object: attribute f0, f1, ... per feature of the schema, x0, x1, ... per unknown one."""
     fields: list[Any] = []
     for number, column in object_features(schema):
-        kind = _feature_type(column)
+        kind = _column_type(column, codes)
         fields.append((f"f{number}", kind, msgspec.UNSET if kind is _RAW else None))
     fields += [(f"x{number}", _RAW, msgspec.UNSET) for number in range(len(extras))]
     rename = {f"f{number}": feature_key(column) for number, column in object_features(schema)}
@@ -84,21 +119,25 @@ def features_struct(schema: Schema, extras: tuple[str, ...]) -> type[msgspec.Str
     )
 
 
-def record_struct(schema: Schema, extras: tuple[str, ...], feature_extras: tuple[str, ...]) -> type[msgspec.Struct]:
-    """Struct of a whole record; unknown fields met so far are its attributes x0, x1, ..."""
+def record_struct(
+    schema: Schema, codes: dict[str, type[Code]], extras: tuple[str, ...], feature_extras: tuple[str, ...]
+) -> type[msgspec.Struct]:
+    """Struct of a whole record; unknown fields met so far are its attributes x0, x1, ...
+
+    `codes` has the enumeration of every categorical column of strings.
+    """
     features: Any
     match schema.layout:
         case "object":
-            kind = features_struct(schema, feature_extras)
+            kind = features_struct(schema, codes, feature_extras)
             features = ("features", kind, msgspec.field(default_factory=kind))
         case "list":
             features = ("features", list[float | None], msgspec.field(default_factory=list))
         case _:
             features = ("features", _RAW, msgspec.UNSET)
-    numerical = schema.outcome.kind == "numerical"
     fields: list[Any] = [
         ("timestamp", Timestamp | None, None),
-        ("prediction", float | None if numerical else _SCALAR, None),
+        ("prediction", _column_type(schema.outcome, codes), None),
         ("confidence", float | None, None),
         ("probabilities", list[float] | dict[str, float] | None, None),
         ("scores", list[float] | dict[str, float] | None, None),
