@@ -211,11 +211,15 @@ class Sidecar:
         """Lay out the folder."""
         with gzip.open(str(files("poisonwatch.demo") / "reference.ndjson.gz")) as packed:
             (self.folder / "reference.ndjson").write_bytes(packed.read())
-        config = CONFIG.format(port=self.port, checkpoint=self.checkpoint, lateness=self.lateness)
-        (self.folder / "config.yaml").write_text(config)
+        self.configure()
         self.log = self.folder / "predictions.ndjson"
         self.journal = self.folder / "state" / "journal.jsonl"
         self.checkpoint_file = self.folder / "state" / "agent.checkpoint"
+
+    def configure(self) -> None:
+        """Write the configuration."""
+        config = CONFIG.format(port=self.port, checkpoint=self.checkpoint, lateness=self.lateness)
+        (self.folder / "config.yaml").write_text(config)
 
     def start(self) -> str:
         """Start it and wait until it listens: its address."""

@@ -258,18 +258,19 @@ def test_repeats_no_finding_that_no_checkpoint_covers(
 
 def test_shown_rollback_is_never_taken_back(sidecar: Sidecar, log: list[bytes]) -> None:
     """Whoever saw the rollback sees it again in the first page after a crash, however seldom checkpoints are due."""
-    patient = Sidecar(sidecar.folder, port=sidecar.port, checkpoint=3600)
-    patient.start()
-    patient.append(log)
-    wait_for("the rollback", lambda: value(patient.series(), "poisonwatch_decision", **ROLLBACK) == 1, patient.told)
-    assert patient.stop(signal.SIGKILL) == -signal.SIGKILL
+    sidecar.checkpoint = 3600
+    sidecar.configure()
+    sidecar.start()
+    sidecar.append(log)
+    wait_for("the rollback", lambda: value(sidecar.series(), "poisonwatch_decision", **ROLLBACK) == 1, sidecar.told)
+    assert sidecar.stop(signal.SIGKILL) == -signal.SIGKILL
     # What would be read again is gone: only what was saved can tell.
-    patient.log.unlink()
-    patient.start()
-    first = patient.series()
+    sidecar.log.unlink()
+    sidecar.start()
+    first = sidecar.series()
     assert value(first, "poisonwatch_decision", **ROLLBACK) == 1
     assert value(first, "poisonwatch_alerts", **FIRING) == 1
-    assert patient.stop(signal.SIGTERM) == 0
+    assert sidecar.stop(signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize("how", ["rename", "copytruncate"])
