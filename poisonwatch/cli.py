@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "127.0.0.1:9787"
 USAGE, DATA, SOFTWARE, INTERRUPTED = 64, 65, 70, 130
 UNREACHABLE = 3
+ADVICE = ("keep", "hold", "rollback")
+"""By exit code of `decision`."""
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -46,6 +48,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except OSError as error:
+        click.echo(f"{error.filename or 'poisonwatch'}: {error.strerror or error}", err=True)
+        code = DATA
     except Exception:  # noqa: BLE001 - a crash must not leave with a code that means `hold`
         traceback.print_exc()
         code = SOFTWARE
@@ -65,8 +70,22 @@ def cli() -> None:
 @cli.command()
 @click.option("--config", "config_path", type=FILE, required=True, help="The YAML configuration.")
 @click.option("--web.listen-address", "address", metavar="HOST:PORT", help="Overrides web.listen_address.")
-@click.option("--log.level", "level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
-@click.option("--log.format", "log_format", type=click.Choice(["text", "json"]), default="text")
+@click.option(
+    "--log.level",
+    "level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least severity that is logged.",
+)
+@click.option(
+    "--log.format",
+    "log_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How a log line is written.",
+)
 def run(config_path: Path, address: str | None, level: str, log_format: str) -> None:
     """Watch the configured logs until stopped (the sidecar)."""
     from poisonwatch.agent import WallClock
@@ -193,7 +212,7 @@ def decision(url: str, model: str | None, model_version: str | None, as_json: bo
     Exit 0 keep, 1 hold, 2 rollback, 3 unreachable. Of several models and versions the worst counts. What has no
     decision yet counts as hold.
     """
-    from urllib.error import URLError
+    from http.client import HTTPException
     from urllib.request import urlopen
 
     if not url.startswith(("http://", "https://")):
@@ -201,8 +220,8 @@ def decision(url: str, model: str | None, model_version: str | None, as_json: bo
         raise click.UsageError(msg)
     try:
         with urlopen(f"{url.rstrip('/')}/v1/decisions", timeout=10) as answer:  # noqa: S310 - checked above
-            found = json.load(answer)
-    except (URLError, OSError, ValueError) as error:
+            found = _advice(json.load(answer))
+    except (HTTPException, OSError, ValueError) as error:
         click.echo(f"{url}: no answer from the agent ({error}); do not read this as healthy", err=True)
         return UNREACHABLE
     chosen = [d for d in found if model in {None, d["model"]} and model_version in {None, d["model_version"]}]
@@ -216,7 +235,22 @@ def decision(url: str, model: str | None, model_version: str | None, as_json: bo
     if not chosen:
         click.echo("hold: the agent has no decision for this yet", err=True)
         return 1
-    return max({"keep": 0, "hold": 1, "rollback": 2}[one["decision"]] for one in chosen)
+    return max(ADVICE.index(one["decision"]) for one in chosen)
+
+
+def _advice(answer: Any) -> list[dict[str, Any]]:
+    """Decisions as an agent tells them.
+
+    Raises:
+        ValueError: when something else answered.
+    """
+    needed = {"model", "model_version", "decision", "target", "reason", "summary"}
+    if not isinstance(answer, list) or not all(
+        isinstance(one, dict) and needed <= set(one) and one["decision"] in ADVICE for one in answer
+    ):
+        msg = "what answers there is no poisonwatch"
+        raise ValueError(msg)
+    return answer
 
 
 @cli.group()
@@ -245,7 +279,14 @@ def journal_verify(file: Path) -> None:
     show_default=True,
     help="Seconds of traffic per second.",
 )
-@click.option("--web.listen-address", "address", default=DEFAULT_ADDRESS, show_default=True, metavar="HOST:PORT")
+@click.option(
+    "--web.listen-address",
+    "address",
+    default=DEFAULT_ADDRESS,
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where the demo's agent answers.",
+)
 @click.option("--exit-at-end", is_flag=True, help="Stop when the log has ended instead of serving on.")
 def demo(speed: float, address: str, exit_at_end: bool) -> None:  # noqa: FBT001
     """Watch a real spam filter being poisoned: two hours of traffic in two minutes."""
