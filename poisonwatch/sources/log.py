@@ -31,36 +31,39 @@ def open_log(path: Path) -> BinaryIO:
 def blocks(path: Path, longest: int, progress: Callable[[int], None] | None = None) -> Iterator[bytes]:
     """Complete lines, about a megabyte at a time; a last line without its newline is a line too.
 
-    Of a line longer than `longest` bytes only that many are given. `progress` is called with the bytes of the file that
+    Of a line much longer than `longest` bytes the rest is left out. `progress` is called with the bytes of the file that
     were read since its last call.
 
     Raises:
         LogError: when the log cannot be read, or is not what its name says.
     """
     with open_log(path) as file:
-        rest, skipping, told = b"", False, 0
+        told = 0
         while True:
             try:
-                read = file.read(READ_SIZE)
+                block = _whole_lines(file, longest)
                 at = _raw_position(file)
             except (OSError, EOFError, zlib.error) as error:
                 raise _unreadable(path, error) from None
             if progress is not None:
                 progress(at - told)
                 told = at
-            if not read:
-                break
-            if skipping:
-                _, newline, read = read.partition(b"\n")
-                skipping = not newline
-            head, newline, rest = (rest + read).rpartition(b"\n")
-            if newline:
-                yield head + newline
-            if len(rest) >= longest:
-                yield rest[:longest] + b"\n"
-                rest, skipping = b"", True
-        if rest:
-            yield rest + b"\n"
+            if not block:
+                return
+            yield block
+
+
+def _whole_lines(file: BinaryIO, longest: int) -> bytes:
+    """The next megabyte, and what is missing of its last line."""
+    block = file.read(READ_SIZE)
+    if not block or block.endswith(b"\n"):
+        return block
+    rest = file.readline(longest)
+    if rest.endswith(b"\n"):
+        return block + rest
+    while (skipped := file.readline(READ_SIZE)) and not skipped.endswith(b"\n"):
+        pass
+    return block + rest + b"\n"
 
 
 def _raw_position(file: BinaryIO) -> int:
