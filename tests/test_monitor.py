@@ -127,12 +127,12 @@ def test_a_restart_anywhere_changes_nothing(
     assert shown(restarted) == shown(steady)
 
 
-def reloaded(monitor: Monitor, path: Path) -> Monitor:
+def reloaded(monitor: Monitor, path: Path, stable: str | None = "v1") -> Monitor:
     """What a monitor is after a stop and a start of the program."""
     checkpoint.save(path, monitor.state(), {"model": "mail"})
     state = checkpoint.load(path, {"model": "mail"})
     assert state is not None
-    fresh = small_monitor(stable="v1")
+    fresh = small_monitor(stable=stable)
     fresh.restore(state)
     return fresh
 
@@ -277,6 +277,31 @@ def test_no_evidence_is_left_of_a_comparison_that_ended() -> None:
     for report in found:
         stable = {facts.model_version for facts in report.versions if facts.stable}
         assert not [e for e in report.evidence if e.model_version in stable and e.compared_with]
+
+
+def test_what_is_shown_is_a_function_of_the_state(tmp_path: Path) -> None:
+    """Also of a version that is silent while the one it was compared with stops and another takes its place."""
+    monitor = small_monitor()
+    rng = np.random.default_rng(73)
+    minutes = [(float(n), version) for n in range(10) for version in ("v1", "v2", "v3")]
+    minutes += [(10.0 * n, "v3") for n in range(1, 16)]
+    for minute, version in minutes:
+        list(monitor.absorb(small_batch(START + 60 * minute + np.arange(20.0), rng, (version,))))
+        assert shown(reloaded(monitor, tmp_path / "checkpoint.npz", stable=None)) == shown(monitor)
+    assert {name for name, view in monitor.view().items() if view.facts.stable} == {"v3"}
+    assert {e.compared_with for e in monitor.view()["v2"].evidence} == {None, "v3"}
+
+
+def test_distances_survive_a_restart(tmp_path: Path) -> None:
+    """The windows that they are taken over, and what falls out of them later, are those of an agent that never stopped."""
+    steady, restarted = small_monitor(), small_monitor()
+    rng = np.random.default_rng(74)
+    for number in range(12):
+        piece = small_batch(START + 60.0 * number + np.linspace(0, 59, 150), rng)
+        restarted = reloaded(restarted, tmp_path / "checkpoint.npz", stable=None)
+        assert list(restarted.absorb(piece)) == list(steady.absorb(piece))
+        assert shown(restarted) == shown(steady)
+    assert steady.view()["v1"].distances
 
 
 # A realistic model, for what is seen

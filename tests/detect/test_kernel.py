@@ -81,10 +81,10 @@ def test_steps_are_those_of_the_formula(steps: list[tuple[float, int]]) -> None:
             grown = (plain_m[c] + float(BETS.weight[c]) * share) * math.exp(gain)
             plain_m[c] = min(grown, math.exp(LOG_CAP))
             if cusum[c] <= 0:
-                cusum[c], since[c], before[c] = 0.0, 100.0 * number, int(total[BETS.indicator[c]])
+                cusum[c], since[c], before[c] = 0.0, 100.0 * number + 7, int(total[BETS.indicator[c]])
             cusum[c] += gain
         total = total + asked
-        advance(memory, BETS, log_l, share, asked[None], asked[None] // 2, 100.0 * number)
+        advance(memory, BETS, log_l, share, asked[None], asked[None] // 2, 100.0 * number + 7)
     assert np.exp(memory.log_m) == pytest.approx(plain_m, rel=1e-9)
     assert memory.since.tolist() == since
     assert memory.asked[0].tolist() == total.tolist()
