@@ -341,6 +341,7 @@ def test_story_is_one(expected: tuple[dict[str, Any], list[dict[str, Any]]]) -> 
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+@pytest.mark.slow
 @given(stops=st.sets(st.integers(0, 11), min_size=1, max_size=4), saved=st.sets(st.integers(0, 11)))
 def test_stopped_anywhere(
     tmp_path_factory: pytest.TempPathFactory,

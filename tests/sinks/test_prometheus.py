@@ -179,7 +179,10 @@ def test_hostile_label_values(tmp_path: Path, name: str) -> None:
 def test_class_called_as_we_call_the_rest(tmp_path: Path, name: str) -> None:
     """A class that is called as the rest is does not make a series twice."""
     records = [{**record, "prediction": name if n % 3 else "ham"} for n, record in enumerate(predictions(300, 5))]
-    assert_sound(small(tmp_path, records, records))
+    snapshot = small(tmp_path, records, records)
+    assert_sound(snapshot)
+    counted = {sample.labels["class"]: sample.value for sample in samples(snapshot, "poisonwatch_predictions")}
+    assert (counted["ham"], counted[name]) == (100, 200)
 
 
 def test_number_as_prediction(tmp_path: Path) -> None:
