@@ -87,15 +87,11 @@ class EventClock:
 
 @dataclass(slots=True)
 class Watched:
-    """One model: its reference, its machine, and what was judged of it.
-
-    `idle_from` is the event time up to which its log had told when it last told anything.
-    """
+    """One model: its reference, its machine, and what was judged of it."""
 
     reference: Reference
     monitor: Monitor
     standing: Standing = field(default_factory=Standing)
-    idle_from: float = -math.inf
 
 
 class App:
@@ -162,22 +158,21 @@ class App:
                 self._conclude(watched, watched.monitor.absorb(piece))
         if pieces:
             self._last_data = now
-            for watched in self.models.values():
-                watched.idle_from = watched.monitor.newest
         busy = busy or bool(pieces)
         self.exhausted = not busy and not self.sources
         return busy
 
     def idle(self, now: float) -> None:
-        """No source has anything: event time goes on as the clock does."""
-        waited = now - self._last_data
-        for watched in self.models.values():
-            if math.isfinite(watched.idle_from) and waited > 0:
-                until = watched.idle_from + waited - self._detection.lateness_seconds
-                self._conclude(watched, watched.monitor.advance(until))
+        """No source has anything: once they have been quiet for long, what is open is judged.
+
+        Event time does not follow the clock: a server that buffers its log is silent for minutes, then writes all of them.
+        """
+        if now - self._last_data >= self._detection.quiet_seconds:
+            self._last_data = now
+            self.finish()
 
     def finish(self) -> None:
-        """The logs have ended: judge what is open."""
+        """The logs have ended, for now or for good: judge what is open."""
         for watched in self.models.values():
             self._conclude(watched, watched.monitor.flush())
 
@@ -276,7 +271,6 @@ class App:
             "models": {
                 name: {
                     "monitor": watched.monitor.state(),
-                    "idle_from": watched.idle_from,
                     "alerts": msgspec.to_builtins(list(watched.standing.alerts.values())),
                     "decisions": msgspec.to_builtins(list(watched.standing.decisions.values())),
                 }
@@ -299,7 +293,6 @@ class App:
         for name, saved in state["models"].items():
             watched = self.models[name]
             watched.monitor.restore(saved["monitor"])
-            watched.idle_from = saved["idle_from"]
             alerts = msgspec.convert(saved["alerts"], list[Alert])
             decisions = msgspec.convert(saved["decisions"], list[Decision])
             watched.standing = Standing(

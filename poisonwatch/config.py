@@ -47,6 +47,28 @@ REMEDIES = {
 """By kind of mistake, where the validator's own words are not those of YAML."""
 
 
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT; an empty host means every interface.
+
+    Raises:
+        ConfigError: when it is none.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        msg = f"web.listen_address: {text!r} is not HOST:PORT"
+        raise ConfigError(msg)
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what was asked for
+
+
+def _check_address(text: str) -> str:
+    try:
+        split_address(text)
+    except ConfigError:
+        msg = "say it as HOST:PORT"
+        raise ValueError(msg) from None
+    return text
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -85,6 +107,9 @@ class DetectionConfig(_Part):
     lateness_seconds: float = Field(
         60.0, ge=0, le=86400, description="How long a window waits for predictions that are logged out of order."
     )
+    quiet_seconds: float = Field(
+        600.0, ge=1, le=86400, description="After how long a silence of all logs the last window is judged as it is."
+    )
     effect_floor: float = Field(0.1, ge=0, le=3, description="Smaller departures from the reference do not matter.")
     retrain_floor: float = Field(
         0.3, ge=0, le=3, description="How much more the outputs of a later version may differ, as a retraining does."
@@ -122,7 +147,9 @@ class StateConfig(_Part):
 class WebConfig(_Part):
     """Where the agent answers."""
 
-    listen_address: str = Field("127.0.0.1:9787", description="HOST:PORT of /metrics and the decision API.")
+    listen_address: Annotated[str, AfterValidator(_check_address)] = Field(
+        "127.0.0.1:9787", description="HOST:PORT of /metrics and the decision API."
+    )
 
 
 class Config(_Part):

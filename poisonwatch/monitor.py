@@ -145,10 +145,6 @@ class Monitor:
         """Take a micro-batch; yield a report for every window it closes."""
         return self._judge(self._windows.absorb(batch))
 
-    def advance(self, time: float) -> Iterator[Report]:
-        """Let the clock say that nothing older than `time` will come."""
-        return self._judge(self._windows.advance(time))
-
     def flush(self) -> Iterator[Report]:
         """Judge what is open: the log has ended."""
         return self._judge(self._windows.flush())

@@ -196,9 +196,9 @@ def test_future_is_rejected(tmp_path: Path) -> None:
     app.close(now)
 
 
-def test_idle_time_closes_windows(tmp_path: Path) -> None:
-    """When the log falls silent, the clock closes its windows, lateness later; new data find later ones open."""
-    folder = Folder(tmp_path / "a", lateness_seconds=30)
+def test_long_quiet_closes_windows(tmp_path: Path) -> None:
+    """When all logs have been quiet for long, what is open is judged; the clock does not make later data late."""
+    folder = Folder(tmp_path / "a", lateness_seconds=30, quiet_seconds=300)
     records = [{**record, "timestamp": START + n} for n, record in enumerate(predictions(50))]
     append(folder.log, lines(records))
     now = START + 100
@@ -206,15 +206,17 @@ def test_idle_time_closes_windows(tmp_path: Path) -> None:
     app.start(now)
     work(app, now)
     assert seen(app) == 0
-    # The newest record is 49 s into its window of 60 s: 11 s later it ends, and 30 s later it is judged.
-    app.idle(now + 11 + 29.9)
+    app.idle(now + 299.9)
     assert seen(app) == 0
-    app.idle(now + 11 + 30)
+    app.idle(now + 300)
     assert seen(app) == 50
+    # A server that buffers its log writes what happened right after the last record only now.
     append(folder.log, lines([{**records[0], "timestamp": START + 61}, {**records[0], "timestamp": START + 59}]))
-    work(app, now + 42)
+    work(app, now + 342)
     assert monitor(app).late == 1
-    app.close(now + 42)
+    app.idle(now + 642)
+    assert seen(app) == 51
+    app.close(now + 642)
 
 
 def test_idle_before_any_data(tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_run_until_told_to_stop(tmp_path: Path) -> None:
     append(folder.log, lines(predictions(300)))
     clock = SetClock(START + 400)
     app = folder.app()
-    run(app, clock, lambda: clock.time > START + 1000)
+    run(app, clock, lambda: clock.time > START + 1100)
     assert seen(app) == 300
     assert folder.checkpoint.exists()
     kinds = [entry["kind"] for entry in read(folder.journal)]

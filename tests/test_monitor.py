@@ -238,6 +238,28 @@ def test_versions_beyond_the_cap_count_as_other() -> None:
         }
 
 
+def test_versions_counted_together_are_no_version_to_roll_back_to() -> None:
+    """`other` is never the stable version, also when it is the oldest that still runs or configured to be."""
+    pieces = [constant([START + 1.0 + n], f"v{n}") for n in range(2)]
+    pieces += [constant([START + 600.0 * n + i for i in range(10)], "v1") for n in range(1, 12)]
+    for stable in (None, OTHER_VERSIONS):
+        monitor = small_monitor(most_versions=1, stable=stable)
+        found = reports_of(monitor, pieces) + list(monitor.flush())
+        assert {facts.model_version for facts in found[-1].versions} == {"v0", OTHER_VERSIONS}
+        assert not [facts for facts in found[-1].versions if facts.stable]
+
+
+def test_a_later_version_may_differ_as_a_retraining_does() -> None:
+    """Its outputs have the retrain floor on top; its inputs and the data's quality have the first version's floor."""
+    monitor = small_monitor()
+    list(monitor.absorb(constant([START + i for i in range(20)], "v1")))
+    list(monitor.absorb(constant([START + i for i in range(20)], "v2")))
+    (report,) = monitor.flush()
+    floors = {(e.model_version, e.group): e.floor for e in report.evidence if e.compared_with is None}
+    for group, extra in ((OUTPUTS, 0.1), (INPUTS, 0.0), (QUALITY, 0.0)):
+        assert floors["v2", group] - floors["v1", group] == pytest.approx(extra)
+
+
 def test_a_silent_version_retires_and_makes_room() -> None:
     """A day without predictions, and a version is gone, is told once, and its name may go to another."""
     monitor = small_monitor(most_versions=2)

@@ -24,22 +24,20 @@ if TYPE_CHECKING:
     from poisonwatch.types import Evidence
 
 
+TABLE = {
+    CANARY_CLASS: (Cause.DEGRADATION, Severity.PAGE),
+    CANARY_CONFIDENCE: (Cause.OUTPUT_CHANGE, Severity.TICKET),
+    OUTPUTS: (Cause.OUTPUT_CHANGE, Severity.TICKET),
+    INPUTS: (Cause.INPUT_DRIFT, Severity.TICKET),
+    QUALITY: (Cause.DATA_QUALITY, Severity.TICKET),
+}
+
+
 def cause_of(evidence: Evidence, *, inputs_moved: bool) -> tuple[Cause, Severity]:
     """Cause and severity of one piece of evidence; `inputs_moved` says whether the same version's inputs moved too."""
-    match evidence.group:
-        case str(group) if group == CANARY_CLASS:
-            return Cause.DEGRADATION, Severity.PAGE
-        case str(group) if group == CANARY_CONFIDENCE:
-            return Cause.OUTPUT_CHANGE, Severity.TICKET
-        case str(group) if group == OUTPUTS:
-            return (Cause.INPUT_DRIFT if inputs_moved else Cause.OUTPUT_CHANGE), Severity.TICKET
-        case str(group) if group == INPUTS:
-            return Cause.INPUT_DRIFT, Severity.TICKET
-        case str(group) if group == QUALITY:
-            return Cause.DATA_QUALITY, Severity.TICKET
-        case unknown:
-            msg = f"evidence of the group {unknown!r} has no cause"
-            raise AssertionError(msg)
+    if evidence.group == OUTPUTS and inputs_moved:
+        return Cause.INPUT_DRIFT, Severity.TICKET
+    return TABLE[evidence.group]
 
 
 def summarise(evidence: Evidence, cause: Cause) -> str:

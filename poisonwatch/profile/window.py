@@ -77,15 +77,11 @@ class Windows:
         self._newest = float(newest[-1])
         yield from self._close()
 
-    def advance(self, time: float) -> Iterator[Window]:
-        """Let the clock say that nothing older than `time` will come; yield the windows that this closes."""
-        self._newest = max(self._newest, time + self._lateness) if math.isfinite(self._newest) else self._newest
-        yield from self._close()
-
     def flush(self) -> Iterator[Window]:
-        """Close everything: the log has ended."""
+        """Close everything: nothing more comes for now. What comes later for later windows is in time."""
         if self._open:
-            yield from self.advance((max(self._open) + 1) * self._width)
+            self._newest = max(self._newest, (max(self._open) + 1) * self._width + self._lateness)
+            yield from self._close()
 
     def _count(self, batch: Batch, number: Ints, keep: Ints | None) -> None:
         time, version, numbers, codes = batch.time, batch.version, batch.numbers, batch.codes

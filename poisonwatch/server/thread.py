@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from poisonwatch.config import split_address
 from poisonwatch.errors import ConfigError
 from poisonwatch.server.app import build
 
@@ -27,7 +28,7 @@ class Server:
     """
 
     def __init__(self, address: str, published: Published) -> None:
-        host, port = _split(address)
+        host, port = split_address(address)
         try:
             self._socket = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
@@ -63,11 +64,3 @@ class Server:
         if self._thread.is_alive():
             self._thread.join(STOP_SECONDS)
         self._socket.close()
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        msg = f"web.listen_address: {address!r} is not HOST:PORT"
-        raise ConfigError(msg)
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - an empty host means every interface

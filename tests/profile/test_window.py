@@ -158,35 +158,23 @@ def test_records_delayed_by_less_than_the_lateness_are_never_late(seed: int, spr
     assert counts == [int(n) for n in np.histogram(times, np.arange(0, 601, 30.0))[0] if n]
 
 
-def test_the_clock_closes_what_ended_before_it() -> None:
-    """`advance` closes exactly the windows that end by then, and what comes for them afterwards is late."""
+def test_flush_closes_what_is_open_and_nothing_later() -> None:
+    """`flush` closes every open window; what comes for them afterwards is late, for later ones it is in time."""
     rng = np.random.default_rng(5)
     windows = Windows(QUESTIONS, 10.0, 20.0)
+    assert not list(windows.flush())
     assert closed(windows, [small_batch([1.0, 11.0, 25.0], rng)]) == []
-    assert [window.end for window in windows.advance(9.9)] == []
-    assert [window.end for window in windows.advance(20.0)] == [10.0, 20.0]
-    assert closed(windows, [small_batch([19.9, 20.0], rng)]) == []
+    assert [window.end for window in windows.flush()] == [10.0, 20.0, 30.0]
+    assert closed(windows, [small_batch([29.9, 30.0], rng)]) == []
     assert windows.late == 1
-    assert [int(window.profiles["v1"][0]) for window in windows.flush()] == [2]
+    assert [int(window.profiles["v1"][0]) for window in windows.flush()] == [1]
 
 
-def test_the_clock_never_goes_back_and_starts_nothing() -> None:
-    """An earlier time closes nothing and makes nothing late; before any prediction the clock says nothing."""
-    rng = np.random.default_rng(6)
-    windows = Windows(QUESTIONS, 10.0, 0.0)
-    assert not list(windows.advance(1e9))
-    assert closed(windows, [small_batch([5.0, 12.0], rng)])[0]["end"] == 10.0
-    assert not list(windows.advance(3.0))
-    closed(windows, [small_batch([13.0], rng)])
-    assert windows.late == 0
-    assert windows.newest == 13.0
-
-
-def test_lines_rejected_while_the_clock_runs_are_counted_where_it_stands() -> None:
-    """After `advance`, a rejected line belongs to the window of the advanced time, and is not lost."""
+def test_lines_rejected_after_a_flush_are_not_lost() -> None:
+    """After `flush`, a rejected line belongs to a window that is still to come."""
     rng = np.random.default_rng(7)
     windows = Windows(QUESTIONS, 10.0, 0.0)
     closed(windows, [small_batch([5.0], rng)])
-    list(windows.advance(47.0))
+    list(windows.flush())
     closed(windows, [small_batch([], rng, rejected_at=[0, 0])])
-    assert [(window.start, window.rejected) for window in windows.flush()] == [(40.0, 2)]
+    assert [(window.start, window.rejected) for window in windows.flush()] == [(10.0, 2)]
