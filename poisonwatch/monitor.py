@@ -262,7 +262,7 @@ class Monitor:
         shift = self._shift(version)
         found = collect(self.model, name, version.memory, shift.bets, self._texts, self._baseline.rate, shift.floor)
         pair = self._pairs.get(name)
-        if pair is not None:
+        if pair is not None and pair.memory.asked.any():
             found += collect(
                 self.model,
                 name,
