@@ -62,6 +62,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """What the file holds. `labels` has, by predicted class, how many labels were known and how many disagreed.
 
+    `versions` has, by model version, how many predictions carried it: at most 16, the most frequent first.
     `first` and `last` are event times; without times (`timed` false) records were taken as exchangeable.
     """
 
@@ -73,6 +74,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     first: float | None
     last: float | None
     labels: dict[str, tuple[int, int]]
+    versions: dict[str, int]
     ignored_features: int
     schema: Schema
     cuts: dict[str, tuple[float, ...]]
@@ -119,6 +121,7 @@ def build(paths: Sequence[Path], model: str | None = None, progress: Callable[[i
         first=found.first if timed else None,
         last=found.last if timed else None,
         labels=found.labels,
+        versions=found.versions,
         ignored_features=found.ignored_features,
         schema=found.schema,
         cuts=cuts,
@@ -184,6 +187,7 @@ def in_words(reference: Reference) -> str:
         f"learned from    {', '.join(origin.name for origin in reference.origins)}",
         f"predictions     {reference.records} ({sum(reference.rejected.values())} lines rejected)",
         f"time            {span}",
+        f"model versions  {', '.join(f'{name} ({n})' for name, n in reference.versions.items()) or '(none named)'}",
         f"design effect   {float(np.median(baseline.design_effect)):.2f} (median of the indicators)",
         f"day-level noise {float(np.median(baseline.day_noise)):.3f} log-odds (median)",
     ]

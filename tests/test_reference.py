@@ -209,6 +209,17 @@ def test_labels_give_error_counts(tmp_path: Path) -> None:
     assert f"spam {expected['spam'][1]}/{expected['spam'][0]}" in in_words(built)
 
 
+def test_versions(tmp_path: Path) -> None:
+    """A reference says which model versions its predictions carried, in the file and to a person."""
+    log = write(tmp_path / "log", [*predictions(200), *predictions(100, 1, version="v2")])
+    save(build([log]), tmp_path / "r.json")
+    read = load(tmp_path / "r.json")
+    assert read.versions == {"v1": 200, "v2": 100}
+    assert "v1 (200), v2 (100)" in in_words(read)
+    unnamed = [{name: said for name, said in record.items() if name != "model_version"} for record in predictions(200)]
+    assert build([write(tmp_path / "unnamed", unnamed)]).versions == {}
+
+
 def reports(learned: Reference) -> list[Report]:
     """What a monitor with this reference says of a stream that moves."""
     monitor = watched(learned).monitor

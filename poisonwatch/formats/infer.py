@@ -36,6 +36,9 @@ MOST_FEATURES = 500
 TEXT_WORDS = 3.0
 """A string feature with more words than this on average is text, not a category."""
 
+MOST_VERSIONS = 16
+"""Model versions that are told, the most frequent ones."""
+
 MOST_NUMERIC_CLASSES = 20
 """Whole numbers with at most this many different values are classes; with more, the model predicts a number."""
 
@@ -121,7 +124,10 @@ class _Seen:
 
 @dataclass(slots=True)
 class Inference:
-    """What a pass over the reference found: the schema, a sample of every numerical column, the span of time."""
+    """What a pass over the reference found: the schema, a sample of every numerical column, the span of time.
+
+    `versions` has, by model version as the decoder names it, how many records carried it, the most frequent first.
+    """
 
     schema: Schema
     samples: dict[str, Floats]
@@ -132,6 +138,7 @@ class Inference:
     timed: int
     ignored_features: int
     labels: dict[str, tuple[int, int]]
+    versions: dict[str, int]
 
 
 class _Inspector:
@@ -140,6 +147,7 @@ class _Inspector:
     def __init__(self) -> None:
         self._rng = random.Random(0)  # noqa: S311 - a reproducible sample, no secret
         self.models: Counter[str] = Counter()
+        self.versions: Counter[str] = Counter()
         self.outcome, self.confidence = _Seen(), _Seen()
         self.features: dict[str, _Seen] = {}
         self.widths: Counter[int] = Counter()
@@ -164,6 +172,9 @@ class _Inspector:
             self.first, self.last = min(self.first, time), max(self.last, time)
         if isinstance(record.get("model"), str):
             self.models[record["model"]] += 1
+        version = _version(record.get("model_version"))
+        if version and (version in self.versions or len(self.versions) < 10 * MOST_KNOWN):
+            self.versions[version] += 1
         self.outcome.note(prediction, self._rng)
         self.confidence.note(_confidence(record), self._rng)
         self.text += isinstance(record.get("text"), str)
@@ -188,6 +199,17 @@ class _Inspector:
                 self.listed.append(_Seen())
             for seen, value in zip(self.listed, features, strict=False):
                 seen.note(value, self._rng)
+
+
+def _version(value: object) -> str:
+    """The name under which the decoder counts a model version; empty where it takes the record for unversioned."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            return ""
+        return name_of(number) if math.isfinite(number) else ""
+    return name_of(value) if isinstance(value, str) else ""
 
 
 def _confidence(record: dict[str, Any]) -> object:
@@ -278,7 +300,12 @@ def _conclude(found: _Inspector, model: str | None) -> Inference:
         timed=found.timed,
         ignored_features=found.ignored,
         labels=_labels(found, outcome),
+        versions=_most_frequent(found.versions),
     )
+
+
+def _most_frequent(versions: Counter[str]) -> dict[str, int]:
+    return dict(sorted(versions.items(), key=lambda item: (-item[1], item[0]))[:MOST_VERSIONS])
 
 
 def _labels(found: _Inspector, outcome: Column) -> dict[str, tuple[int, int]]:

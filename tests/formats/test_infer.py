@@ -9,6 +9,8 @@ import pytest
 
 from poisonwatch.errors import BaselineError
 from poisonwatch.formats.infer import MOST_CATEGORIES, MOST_CLASSES, MOST_FEATURES, MOST_KNOWN, infer
+from poisonwatch.formats.jsonl import JsonlPredictions
+from poisonwatch.types import UNVERSIONED
 from tests.streams import START, Record, lines
 
 if TYPE_CHECKING:
@@ -180,6 +182,19 @@ def test_labels() -> None:
     told = [(1, 1), (1, "1"), (1, 0), (0, 1), (0, None), (0, True)]
     found = infer(lines([{"prediction": said, "label": true} for said, true in told]).splitlines())
     assert found.labels == {"1": (3, 1), "0": (2, 2)}
+
+
+def test_versions() -> None:
+    """Versions are counted under the names that the decoder gives them, the most frequent first, sixteen at most."""
+    said: list[Any] = ["v2", "v1", "v2", 3, 3.0, "3", None, "", True, [1], 1e400, 2**60]
+    records = [{"prediction": "a", "timestamp": START, "model_version": version} for version in said]
+    records += [{"prediction": "a"}, {"model_version": "v1"}]
+    found = infer(lines(records).splitlines())
+    assert list(found.versions.items()) == [("3", 3), ("v2", 2), ("1.152921504606847e+18", 1), ("v1", 1)]
+    (decoded,) = JsonlPredictions({"": found.schema}, 1 << 20).decode(lines(records)).batches
+    assert {*found.versions, UNVERSIONED} == {*decoded.versions}
+    many = [{"prediction": "a", "model_version": f"v{n}"} for n in range(40) for _ in range(n + 1)]
+    assert infer(lines(many).splitlines()).versions == {f"v{n}": n + 1 for n in range(39, 23, -1)}
 
 
 @pytest.mark.parametrize(
