@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from poisonwatch.reference import Reference
     from poisonwatch.sinks.deadletter import DeadLetters
     from poisonwatch.sinks.journal import Journal
+    from poisonwatch.sinks.lock import Lock
     from poisonwatch.sources.file import FileSource
     from poisonwatch.sources.merge import Lane, Merge
     from poisonwatch.types import Report
@@ -112,6 +113,7 @@ class App:
         dead_letters: DeadLetters | None = None,
         checkpoint_path: Path | None = None,
         checkpoint_seconds: float = math.inf,
+        lock: Lock | None = None,
         skew_seconds: float = math.inf,
         tell: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
@@ -126,6 +128,7 @@ class App:
         self._dead_letters = dead_letters
         self._checkpoint_path = checkpoint_path
         self._checkpoint_seconds = checkpoint_seconds
+        self._lock = lock
         self._skew = skew_seconds
         self._tell = tell
         self._newest: dict[str, float] = dict.fromkeys((lane.name for lane in merge.lanes), -math.inf)
@@ -139,10 +142,15 @@ class App:
         self._started = self._last_data = self._last_checkpoint = now
         if self._checkpoint_path is not None:
             self._restore(self._checkpoint_path, now)
+        aside = self._journal.set_aside
+        if aside is not None:
+            log.error(aside["kind"], problem=aside["problem"], kept_as=aside["file"], remedy="find out who did this")
+            self.note(now, aside)
         self.note(now, {"kind": "start", "version": __version__})
         if self._checkpointed is None:
             for name, watched in self.models.items():
                 self.note(now, {"kind": "reference", "model": name, **_provenance(watched.reference)})
+        if self._checkpointed is None or aside is not None:
             # A crash before the first checkpoint is due must know, too, what the journal said before it.
             self.save(now)
         self.publish(now)
@@ -217,11 +225,15 @@ class App:
     def close(self, now: float) -> None:
         """Say goodbye in the journal and let go of files."""
         self.note(now, {"kind": "stop"})
+        # Last, so that whatever is cut off the journal from now on is missed at the next start.
+        self.save(now)
         for source in self.sources.values():
             source.close()
         self._journal.close()
         if self._dead_letters is not None:
             self._dead_letters.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _conclude(self, watched: Watched, reports: Iterable[Report]) -> None:
         """Judge closed windows; what changed goes to the journal first."""
@@ -303,7 +315,7 @@ class App:
                 log.warning("source_lost", source=name, remedy="reading the file at the path from its start")
         self._newest |= {name: newest for name, newest in state["newest"].items() if name in self._newest}
         self.counters = Counters.restored(state["counters"])
-        self._journal.resume(state["journal"])
+        self._journal.resume(*state["journal"])
         self._checkpointed = now
         log.info("checkpoint_restored", path=str(path))
 
@@ -347,6 +359,5 @@ def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
     if app.exhausted:
         app.finish()
     now = clock.now()
-    app.save(now)
     app.publish(now)
     app.close(now)

@@ -13,6 +13,7 @@ from poisonwatch.monitor import Monitor, Settings
 from poisonwatch.reference import load_or_build
 from poisonwatch.sinks.deadletter import DeadLetters
 from poisonwatch.sinks.journal import Journal
+from poisonwatch.sinks.lock import Lock
 from poisonwatch.sources.file import FileSource
 from poisonwatch.sources.log import blocks
 from poisonwatch.sources.merge import Decoder, Lane, Merge
@@ -33,7 +34,7 @@ def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> App:
 
     Raises:
         BaselineError: when a reference cannot be used.
-        JournalError: when the journal that is there does not hold.
+        StateError: when another agent writes to the same state.
     """
     references = references_of(config)
     stable = {model.name: model.stable for model in config.models}
@@ -55,15 +56,23 @@ def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> App:
     for path in (config.state.checkpoint, config.state.journal, config.state.dead_letter):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
+    lock = Lock(config.state.checkpoint) if config.state.checkpoint else None
+    try:
+        journal = Journal(config.state.journal)
+    except Exception:
+        if lock is not None:
+            lock.close()
+        raise
     return App(
         models,
         Merge(lanes),
-        Journal(config.state.journal),
+        journal,
         config.detection,
         sources=sources,
         dead_letters=DeadLetters(config.state.dead_letter) if config.state.dead_letter else None,
         checkpoint_path=config.state.checkpoint,
         checkpoint_seconds=config.state.checkpoint_seconds,
+        lock=lock,
         skew_seconds=config.limits.skew_seconds,
         tell=tell,
     )

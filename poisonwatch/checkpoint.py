@@ -17,7 +17,7 @@ from poisonwatch.errors import CheckpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest"
 
 

@@ -5,7 +5,8 @@
     ├── LogError                a finite log cannot be read (exit 65)
     ├── BaselineError           a reference cannot be built, read or used (exit 65)
     ├── CheckpointError         a checkpoint cannot be trusted; the agent starts without it and says so
-    └── JournalError            the journal's chain is broken: names the first broken line
+    ├── JournalError            the journal's chain is broken: names the first broken line
+    └── StateError              another agent writes to the same state (exit 65)
 
 Trouble with the data is never an exception: it is a counted reason (see `formats`).
 Any other exception that escapes is a defect of poisonwatch.
@@ -36,3 +37,7 @@ class CheckpointError(PoisonwatchError):
 
 class JournalError(PoisonwatchError):
     """The journal's hash chain does not hold."""
+
+
+class StateError(PoisonwatchError):
+    """Another agent writes to the same state."""

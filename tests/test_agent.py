@@ -380,6 +380,8 @@ def test_stopped_anywhere(
 def release(app: App) -> None:
     """Let go of the files of an agent that was killed, as the system does."""
     app._journal.close()  # noqa: SLF001 - a killed process has no method to call
+    if app._lock is not None:  # noqa: SLF001
+        app._lock.close()  # noqa: SLF001
     if app._dead_letters is not None:  # noqa: SLF001
         app._dead_letters.close()  # noqa: SLF001
 

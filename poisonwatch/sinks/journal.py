@@ -13,15 +13,18 @@ import json
 import os
 from collections import deque
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from poisonwatch.errors import JournalError
+from poisonwatch.errors import JournalError, StateError
+from poisonwatch.sinks.lock import hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
     from poisonwatch.types import Alert, Decision
 
@@ -58,15 +61,27 @@ def _rounded(told: Any) -> Any:
 
 
 class Journal:
-    """Appends entries to a file, or only chains them when there is no path (a replay without `--journal`)."""
+    """Appends entries to a file, or only chains them when there is no path (a replay without `--journal`).
+
+    One process at a time. A file that does not hold is set aside and a new one begun: what somebody did to an audit file
+    must not end detection. `set_aside` is then the entry that the new one has to begin with.
+
+    Raises:
+        StateError: when another process writes to the file.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._seq, self._prev = 0, FIRST
         self._told: deque[dict[str, Any]] = deque()
-        if path is not None and path.exists():
-            self._continue(path)
-        self._file = None if path is None else path.open("ab")
+        self._file: BinaryIO | None = None
+        self.set_aside: dict[str, Any] | None = None
+        if path is not None:
+            self._file = _open(path)
+            try:
+                self._continue(path)
+            except JournalError as error:
+                self._begin_anew(path, str(error))
 
     def append(self, time: float, entry: dict[str, Any]) -> None:
         """Write one entry of event time `time`; it is on disk when this returns."""
@@ -85,16 +100,31 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    def position(self) -> int:
-        """How many entries were written."""
-        return self._seq
+    def position(self) -> tuple[int, str]:
+        """Number and hash of the last entry; without a file there is none to come back to."""
+        return (self._seq, self._prev) if self._path is not None else (0, FIRST)
 
-    def resume(self, position: int) -> None:
-        """State was restored as it stood after entry `position`: later entries will be said again."""
-        if self._path is not None and position < self._seq:
-            self._told = deque(
-                _content(line) for line in read(self._path) if line["seq"] > position and line["kind"] in FINDINGS
-            )
+    def resume(self, seq: int, last: str) -> None:
+        """State was restored as it stood after entry `seq`, of hash `last`: later entries will be said again.
+
+        A journal without that entry is not the one that was written.
+        """
+        if self._path is None or self.set_aside is not None:
+            return
+        if self._seq < seq:
+            cut = f"entries were cut off its end, it has {self._seq} and the checkpoint knows {seq}"
+            problem = cut if self._seq else "the journal was removed or emptied"
+            self._begin_anew(self._path, f"{self._path}: {problem}")
+            return
+        found = FIRST
+        for line in read(self._path):
+            if line["seq"] == seq:
+                found = line["hash"]
+            elif line["seq"] > seq and line["kind"] in FINDINGS:
+                self._told.append(_content(line))
+        if found != last:
+            problem = f"entry {seq} is not the one that the checkpoint knows: the journal was written anew"
+            self._begin_anew(self._path, f"{self._path}: {problem}")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -111,6 +141,31 @@ class Journal:
         last = deque(read(path), maxlen=1)
         if last:
             self._seq, self._prev = last[0]["seq"], last[0]["hash"]
+
+    def _begin_anew(self, path: Path, problem: str) -> None:
+        """Keep the file that does not hold under another name, and begin the next."""
+        aside: str | None = None
+        bad = self._file
+        if path.stat().st_size:
+            numbered = (path.with_name(f"{path.name}.broken-{number}") for number in count(1))
+            aside = path.rename(next(name for name in numbered if not name.exists())).name
+            self._file = _open(path)
+            if bad is not None:
+                bad.close()
+        self._seq, self._prev = 0, FIRST
+        self._told.clear()
+        self.set_aside = {"kind": "journal_set_aside", "file": aside, "problem": problem}
+
+
+def _open(path: Path) -> BinaryIO:
+    """The file, locked, to append to."""
+    file = path.open("ab")
+    try:
+        hold(file.fileno(), path)
+    except StateError:
+        file.close()
+        raise
+    return file
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poisonwatch.errors import JournalError
+from poisonwatch.errors import JournalError, StateError
 from poisonwatch.sinks.journal import FIRST, Journal, alert_entry, decision_entry, read, rfc3339
+from poisonwatch.sinks.lock import Lock
 from poisonwatch.types import Action, Alert, AlertState, Cause, Decision, Reason, Severity, Subject
 from tests.streams import START
 
@@ -150,7 +151,7 @@ def test_continues(tmp_path: Path) -> None:
     """A journal that was closed goes on where it stood."""
     path, content = written(tmp_path)
     again = Journal(path)
-    assert again.position() == 7
+    assert again.position() == (7, json.loads(content[-1])["hash"])
     write(again, 3, 4)
     again.close()
     assert path.read_bytes().startswith(b"".join(content))
@@ -163,7 +164,7 @@ def test_incomplete_last_line_is_cut(tmp_path: Path, keep: int) -> None:
     path, content = written(tmp_path)
     path.write_bytes(b"".join(content[:-1]) + content[-1][:keep])
     again = Journal(path)
-    assert again.position() == 6
+    assert again.position()[0] == 6
     again.append(START, {"kind": "start"})
     again.close()
     assert [entry["kind"] for entry in read(path)][-2:] == ["alert", "start"]
@@ -177,20 +178,124 @@ def test_nothing_but_an_incomplete_line(tmp_path: Path) -> None:
     assert path.read_bytes() == b""
 
 
-def test_broken_journal_is_not_continued(tmp_path: Path) -> None:
-    """An agent does not go on with a journal whose chain does not hold."""
+@pytest.mark.parametrize("earlier", [0, 2])
+def test_broken_journal_is_set_aside(tmp_path: Path, earlier: int) -> None:
+    """An agent does not go on with a chain that does not hold: it keeps the file under a free name and begins the next."""
     path, content = written(tmp_path)
-    path.write_bytes(b"".join(content[1:]))
-    with pytest.raises(JournalError, match="line 1 breaks the chain"):
+    bad = b"".join(content[1:])
+    path.write_bytes(bad)
+    for number in range(1, earlier + 1):
+        (tmp_path / f"journal.broken-{number}").write_text("before")
+    again = Journal(path)
+    assert again.set_aside == {
+        "kind": "journal_set_aside",
+        "file": f"journal.broken-{earlier + 1}",
+        "problem": f"{path}: line 1 breaks the chain: it, or the line before it, was changed or removed",
+    }
+    # What the checkpoint knows went with the old file: that is no second problem.
+    again.resume(7, json.loads(content[-1])["hash"])
+    again.append(START, again.set_aside)
+    write(again, 0, 1)
+    again.close()
+    assert (tmp_path / f"journal.broken-{earlier + 1}").read_bytes() == bad
+    assert all((tmp_path / f"journal.broken-{n}").read_text() == "before" for n in range(1, earlier + 1))
+    assert [entry["kind"] for entry in read(path)] == ["journal_set_aside", "alert", "decision"]
+
+
+@pytest.mark.parametrize("keep", range(1, 8))
+@pytest.mark.parametrize("known", range(8))
+def test_cut_tail(tmp_path: Path, known: int, keep: int) -> None:
+    """A journal that was cut before the entry that a checkpoint knows is set aside; one cut after it cannot be told."""
+    path, content = written(tmp_path)
+    path.write_bytes(b"".join(content[:keep]))
+    again = Journal(path)
+    again.resume(known, json.loads(content[known - 1])["hash"] if known else FIRST)
+    again.close()
+    if keep >= known:
+        assert again.set_aside is None
+        assert path.read_bytes() == b"".join(content[:keep])
+    else:
+        assert again.set_aside is not None
+        assert again.set_aside["problem"] == (
+            f"{path}: entries were cut off its end, it has {keep} and the checkpoint knows {known}"
+        )
+        assert (tmp_path / "journal.broken-1").read_bytes() == b"".join(content[:keep])
+        assert path.read_bytes() == b""
+        assert again.position() == (0, FIRST)
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_removed_journal(tmp_path: Path, *, emptied: bool) -> None:
+    """A journal that is gone is missed; there is no file to keep."""
+    path, content = written(tmp_path)
+    path.write_bytes(b"") if emptied else path.unlink()
+    again = Journal(path)
+    again.resume(7, json.loads(content[-1])["hash"])
+    assert again.set_aside == {
+        "kind": "journal_set_aside",
+        "file": None,
+        "problem": f"{path}: the journal was removed or emptied",
+    }
+    again.append(START, again.set_aside)
+    again.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["journal"]
+    assert len(list(read(path))) == 1
+
+
+def test_journal_written_anew(tmp_path: Path) -> None:
+    """A journal with another history is found out, though its chain holds and it is long enough."""
+    path, content = written(tmp_path)
+    path.unlink()
+    forged = Journal(path)
+    write(forged, 0, 6)
+    forged.close()
+    again = Journal(path)
+    again.resume(5, json.loads(content[4])["hash"])
+    again.close()
+    assert again.set_aside is not None
+    assert "entry 5 is not the one that the checkpoint knows" in again.set_aside["problem"]
+    assert len(list(read(tmp_path / "journal.broken-1"))) == 12
+
+
+def test_one_writer(tmp_path: Path) -> None:
+    """A second writer is refused, changes nothing, and is let in once the first has closed."""
+    path, content = written(tmp_path)
+    first = Journal(path)
+    with path.open("ab") as file:
+        file.write(b'{"half')  # as the second would see the first in the middle of a line
+    with pytest.raises(StateError, match="journal: another agent writes to it: stop that agent, or give this one"):
         Journal(path)
+    assert path.read_bytes() == b"".join(content) + b'{"half'
+    first.close()
+    Journal(path).close()
+
+
+def test_lock_beside(tmp_path: Path) -> None:
+    """A lock on what is replaced outlives the replacing, and is free again when let go."""
+    path = tmp_path / "state"
+    first = Lock(path)
+    path.write_text("one")
+    (tmp_path / "draft").write_text("two")
+    (tmp_path / "draft").replace(path)
+    with pytest.raises(StateError, match="state: another agent writes to it"):
+        Lock(path)
+    first.close()
+    first.close()
+    second = Lock(path)
+    second.close()
+
+
+def test_lock_that_cannot_be_made(tmp_path: Path) -> None:
+    """Where no file can be made there is no lock, and no error: writing the state will tell."""
+    Lock(tmp_path / "none" / "state").close()
 
 
 @pytest.mark.parametrize("position", range(8))
 def test_said_again_after_a_restart(tmp_path: Path, position: int) -> None:
     """What is found again after a restart from an older checkpoint is not written again; what is new is."""
-    path, _ = written(tmp_path)
+    path, content = written(tmp_path)
     again = Journal(path)
-    again.resume(position)
+    again.resume(position, json.loads(content[position - 1])["hash"] if position else FIRST)
     again.append(START + 99, {"kind": "start"})
     for place in range(max(position - 1, 0), 8):
         number, of_decision = divmod(place, 2)
@@ -208,9 +313,9 @@ def test_said_again_after_a_restart(tmp_path: Path, position: int) -> None:
 
 def test_found_otherwise_after_a_restart(tmp_path: Path) -> None:
     """If something else is found the second time, it is written, and all after it."""
-    path, _ = written(tmp_path)
+    path, content = written(tmp_path)
     again = Journal(path)
-    again.resume(1)
+    again.resume(1, json.loads(content[0])["hash"])
     again.append(START, alert_entry(alert(0)))
     again.append(START, alert_entry(alert(7)))
     write(again, 1, 2)
@@ -244,17 +349,18 @@ def test_any_entry_is_read_as_it_was_written(
     for entry, told in zip(entries, found, strict=True):
         assert {key: told[key] for key in entry} == entry
     again = Journal(path)
-    assert again.position() == len(entries)
+    assert again.position()[0] == len(entries)
     again.close()
 
 
 def test_without_a_file() -> None:
-    """A replay without a journal counts its entries all the same."""
+    """A replay without a journal keeps nothing, and has no entry to come back to."""
     journal = Journal(None)
     write(journal, 0, 2)
-    journal.resume(0)
+    assert journal.position() == (0, FIRST)
+    journal.resume(0, FIRST)
     journal.close()
-    assert journal.position() == 4
+    assert journal.set_aside is None
 
 
 def test_times() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -299,19 +300,75 @@ def test_rotation_loses_nothing(sidecar: Sidecar, log: list[bytes], replayed: li
     assert sidecar.stop(signal.SIGTERM) == 0
 
 
-def test_tampered_journal_is_refused(sidecar: Sidecar, log: list[bytes]) -> None:
-    """An agent whose journal was changed does not go on writing to it: exit 65, naming the line."""
+def test_tampered_journal_does_not_end_detection(sidecar: Sidecar, log: list[bytes], replayed: list[Finding]) -> None:
+    """An agent whose journal was changed keeps it aside, says so in a new one and as an error, and finds what is to find."""
     sidecar.start()
     sidecar.append(log[:2000])
     wait_for("findings", lambda: len(sidecar.findings()) >= 2, sidecar.told)
+    before = sidecar.findings()
     sidecar.stop(signal.SIGTERM)
     lines = sidecar.journal.read_bytes().splitlines(keepends=True)
     lines[3] = lines[3].replace(b'"keep"', b'"hold"')
     sidecar.journal.write_bytes(b"".join(lines))
     with pytest.raises(JournalError, match="line 4 breaks the chain"):
         list(read(sidecar.journal))
+    sidecar.append(log[2000:])
+    sidecar.start()
+    wait_for("all findings", lambda: len(before + sidecar.findings()) >= len(replayed), sidecar.told)
+    first = sidecar.entries()[0]
+    assert (first["kind"], first["file"]) == ("journal_set_aside", "journal.jsonl.broken-1")
+    assert "line 4 breaks the chain" in first["problem"]
+    assert sidecar.journal.with_name(first["file"]).read_bytes() == b"".join(lines)
+    assert re.search(r"level=error event=journal_set_aside .*line 4 breaks the chain", "\n".join(sidecar.outputs[-1]))
+    assert sidecar.stop(signal.SIGTERM) == 0
+    # Its successor holds, and is known to the checkpoint: nothing is set aside a second time.
+    sidecar.start()
+    assert sidecar.stop(signal.SIGTERM) == 0
+    assert [entry["kind"] for entry in read(sidecar.journal)].count("journal_set_aside") == 1
+    assert not sidecar.journal.with_name("journal.jsonl.broken-2").exists()
+    assert before + sidecar.findings() == replayed
+
+
+def test_cut_journal_is_noticed(sidecar: Sidecar, log: list[bytes]) -> None:
+    """Whoever cuts even the last line off the journal between two runs is found out by the checkpoint; so is who removes it."""
+    sidecar.start()
+    sidecar.append(log[:2000])
+    wait_for("findings", lambda: len(sidecar.findings()) >= 2, sidecar.told)
+    sidecar.stop(signal.SIGTERM)
+    lines = sidecar.journal.read_bytes().splitlines(keepends=True)
+    sidecar.journal.write_bytes(b"".join(lines[:-1]))
+    sidecar.start()
+    sidecar.stop(signal.SIGTERM)
+    first = next(read(sidecar.journal))
+    assert f"it has {len(lines) - 1} and the checkpoint knows {len(lines)}" in first["problem"]
+    sidecar.journal.unlink()
+    sidecar.start()
+    sidecar.stop(signal.SIGTERM)
+    first = next(read(sidecar.journal))
+    assert (first["kind"], first["file"]) == ("journal_set_aside", None)
+    assert "the journal was removed or emptied" in first["problem"]
+
+
+@pytest.mark.parametrize("shared", ["journal", "checkpoint"])
+def test_two_agents_on_one_state(sidecar: Sidecar, shared: str) -> None:
+    """A second agent on the same journal or checkpoint is refused with the file and the remedy; the first goes on."""
+    sidecar.start()
+    config = (sidecar.folder / "config.yaml").read_text()
+    for name in {"journal", "checkpoint"} - {shared}:
+        config = re.sub(f"(?m)^  {name}: .*$", f"  {name}: other/{name}", config)
+    (sidecar.folder / "second.yaml").write_text(config)
+    before = sidecar.journal.read_bytes()
     done = subprocess.run(
-        poisonwatch("run", "--config", "config.yaml"), cwd=sidecar.folder, capture_output=True, text=True, check=False
+        poisonwatch("run", "--config", "second.yaml"),
+        cwd=sidecar.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 65
-    assert "line 4 breaks the chain" in done.stderr
+    taken = sidecar.journal if shared == "journal" else sidecar.checkpoint_file
+    assert f"{taken}: another agent writes to it: stop that agent" in done.stderr
+    assert sidecar.journal.read_bytes() == before
+    assert sidecar.stop(signal.SIGTERM) == 0
+    assert [entry["kind"] for entry in read(sidecar.journal)][-1] == "stop"
