@@ -17,7 +17,7 @@ from poisonwatch.errors import BaselineError
 from poisonwatch.formats.infer import Inference, infer
 from poisonwatch.formats.jsonl import JsonlPredictions
 from poisonwatch.profile.baseline import Baseline, cut_points, describe
-from poisonwatch.profile.indicators import CONFIDENCE, Questions, ask, ask_lines, unseen_code
+from poisonwatch.profile.indicators import CONFIDENCE, Questions, ask, ask_lines, folded_code, unseen_code
 from poisonwatch.sinks.journal import rfc3339
 from poisonwatch.sources.log import blocks, open_log
 from poisonwatch.types import Schema
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from poisonwatch.types import Ints
+    from poisonwatch.types import Column, Ints
 
 FORMAT = 1
 FEWEST_RECORDS = 100
@@ -107,9 +107,9 @@ def build(paths: Sequence[Path], model: str | None = None, progress: Callable[[i
     counted = _count(paths, found, questions, progress)
     for row, column in enumerate(questions.code_columns):
         if column.kind == "categorical":
-            # What was met once stands for what was not met yet (Good 1953).
-            place = questions.code_place(row).start + unseen_code(column)
-            counted.total[place] += found.singletons[column.name]
+            codes = counted.total[questions.code_place(row)]
+            _without_luck(codes, column, found.kept[column.name])
+            _leave_one_out(codes, column, *found.singletons[column.name])
     lines = np.array([counted.total[0] + sum(counted.rejected.values()), sum(counted.rejected.values())], np.int64)
     timed = found.timed == found.records
     draft = Reference(
@@ -204,6 +204,30 @@ def in_words(reference: Reference) -> str:
         for indicator, rate in zip(baseline.questions.indicators, baseline.rate, strict=True)
     ]
     return "\n".join(lines)
+
+
+def _without_luck(counts: Ints, column: Column, kept: float) -> None:
+    """Give the rare values back what the frequent ones have only because they were chosen for it, in place."""
+    own = slice(1, 1 + len(column.values))
+    lucky = counts[own] - np.rint(counts[own] * kept).astype(np.int64)
+    counts[own] -= lucky
+    counts[folded_code(column)] += lucky.sum()
+
+
+def _leave_one_out(counts: Ints, column: Column, own: list[int], folded: list[int]) -> None:
+    """Count values as if each had been met by a reference that was learned from all other records, in place.
+
+    What was met once would be unseen then: it stands for what was not met yet (Good 1953), and not for what is known,
+    whose list it made longer itself. `own` and `folded` are the values met once among those with and without a code of
+    their own. A record that the decoder rejected was not counted and cannot be taken away.
+    """
+    for place in own:
+        met = min(1, int(counts[1 + place]))
+        counts[1 + place] -= met
+        counts[unseen_code(column)] += met
+    met = min(len(folded), int(counts[folded_code(column)]))
+    counts[folded_code(column)] -= met
+    counts[unseen_code(column)] += met
 
 
 class _Counted:

@@ -30,7 +30,10 @@ MOST_CATEGORIES = 20
 """Classes and categories with an indicator of their own; the others share one."""
 
 MOST_KNOWN = 1_000
-"""Categories that count as seen before; the rest of a longer list counts as unseen, in the reference too."""
+"""Categories that count as seen before. A feature with more is no category; of more classes the rest counts as unseen."""
+
+MOST_MET_ONCE = 0.1
+"""A feature with a larger share of values that were met exactly once is no category either."""
 
 MOST_FEATURES = 500
 TEXT_WORDS = 3.0
@@ -51,17 +54,18 @@ class _Seen:
     numbers: array[float] = field(default_factory=lambda: array("d"))
     met: int = 0
     names: Counter[str] = field(default_factory=Counter)
+    half: Counter[str] = field(default_factory=Counter)
     words: int = 0
     whole: bool = True
 
     def note(self, value: object, rng: random.Random) -> None:
         """Take one value into account."""
         if isinstance(value, bool):
-            self._name(value, "bool")
+            self._name(value, "bool", rng)
         elif isinstance(value, int | float):
             self._number(value, rng)
         elif isinstance(value, str):
-            self._name(value, "string")
+            self._name(value, "string", rng)
             self.words += len(value.split())
         elif isinstance(value, list):
             self.kinds["list"] += 1
@@ -82,32 +86,50 @@ class _Seen:
             self.numbers.append(number)
         elif (slot := rng.randrange(self.met)) < SAMPLE:
             self.numbers[slot] = number
-        self._count(number)
+        self._count(number, rng)
 
-    def _name(self, value: object, kind: str) -> None:
+    def _name(self, value: object, kind: str, rng: random.Random) -> None:
         self.kinds[kind] += 1
-        self._count(value)
+        self._count(value, rng)
 
-    def _count(self, value: object) -> None:
+    def _count(self, value: object, rng: random.Random) -> None:
         name = name_of(value)
         if name in self.names or len(self.names) < 10 * MOST_KNOWN:
             self.names[name] += 1
+            self.half[name] += rng.getrandbits(1)
 
-    def met_once(self) -> int:
-        """How many values were met exactly once."""
-        return sum(count == 1 for count in self.names.values())
+    def met_once(self, values: tuple[str, ...]) -> list[int]:
+        """Which of these values, by place, were met exactly once."""
+        return [place for place, value in enumerate(values) if self.names[value] == 1]
 
-    def column(self, name: str, most: int) -> Column | None:
-        """The column that these values make, or None where they make none."""
+    def kept(self, column: Column) -> float:
+        """Which share of the counts of a column's own values is no luck of those that were chosen for being frequent.
+
+        Either half of the records, drawn at random, chooses and the other counts. Where every value has a code of its own, none was chosen.
+        """
+        if not column.folded:
+            return 1.0
+        others = self.names - self.half
+        counted = 0
+        for choosing, counting in ((self.half, others), (others, self.half)):
+            chosen = sorted(choosing, key=lambda value: (-choosing[value], value))[: len(column.values)]
+            counted += sum(counting[value] for value in chosen)
+        return min(1.0, counted / sum(self.names[value] for value in column.values))
+
+    def column(self, name: str, most: int) -> Column:
+        """The column that these values make."""
         total = self.kinds.total()
-        if not total or self.kinds["object"] == total:
-            return None
-        if self.kinds["list"]:
+        if not total or self.kinds["list"] or self.kinds["object"] == total:
+            # Null throughout too: the field is known, and that it is filled one day is worth telling.
             return Column(name=name, kind="embedding", values=("present",))
         if self.kinds["number"] == total:
             return Column(name=name, kind="numerical")
-        if self.kinds["string"] == total and self.words / total > TEXT_WORDS:
+        strings = self.kinds["string"] == total
+        if strings and self.words / total > TEXT_WORDS:
             return Column(name=name, kind="text", values=("present",))
+        if len(self.names) > MOST_KNOWN or sum(count == 1 for count in self.names.values()) > MOST_MET_ONCE * total:
+            # Only text has to be strings; of an embedding the decoder takes any value.
+            return Column(name=name, kind="text" if strings else "embedding", values=("present",))
         return self.categories(name, most)
 
     def categories(self, name: str, most: int) -> Column:
@@ -126,12 +148,15 @@ class _Seen:
 class Inference:
     """What a pass over the reference found: the schema, a sample of every numerical column, the span of time.
 
+    `singletons` has, by categorical column, which of its values and of its folded values were met exactly once;
+    `kept` which share of the counts of its values is no luck of having been chosen.
     `versions` has, by model version as the decoder names it, how many records carried it, the most frequent first.
     """
 
     schema: Schema
     samples: dict[str, Floats]
-    singletons: dict[str, int]
+    singletons: dict[str, tuple[list[int], list[int]]]
+    kept: dict[str, float]
     first: float
     last: float
     records: int
@@ -269,16 +294,19 @@ def _conclude(found: _Inspector, model: str | None) -> Inference:
             features.append(Column(name=f"features[{number}]", kind="numerical"))
             seen_by_name[features[-1].name] = seen
     for name, seen in found.features.items():
-        column = seen.column(FEATURE + name, MOST_CATEGORIES)
-        if column is not None:
-            features.append(column)
-            seen_by_name[column.name] = seen
+        features.append(seen.column(FEATURE + name, MOST_CATEGORIES))
+        seen_by_name[features[-1].name] = seen
     outcome = _outcome(found.outcome)
     seen_by_name[OUTCOME] = found.outcome
     confidence = found.confidence.kinds["number"] > 0
     columns = (outcome, *features)
     samples = {c.name: np.array(seen_by_name[c.name].numbers) for c in columns if c.kind == "numerical"}
-    singletons = {c.name: seen_by_name[c.name].met_once() for c in columns if c.kind == "categorical"}
+    singletons = {
+        c.name: (seen_by_name[c.name].met_once(c.values), seen_by_name[c.name].met_once(c.folded))
+        for c in columns
+        if c.kind == "categorical"
+    }
+    kept = {c.name: seen_by_name[c.name].kept(c) for c in columns if c.kind == "categorical"}
     if confidence:
         samples[CONFIDENCE] = np.array(found.confidence.numbers)
     schema = Schema(
@@ -294,6 +322,7 @@ def _conclude(found: _Inspector, model: str | None) -> Inference:
         schema=schema,
         samples=samples,
         singletons=singletons,
+        kept=kept,
         first=found.first,
         last=found.last,
         records=found.records,

@@ -30,10 +30,10 @@ def column(schema: Schema, name: str) -> Column:
     return found
 
 
-def feature(values: list[Any]) -> Column | None:
+def feature(values: list[Any]) -> Column:
     """The column that these values of one feature make."""
     schema = learned([{"prediction": "a", "features": {"x": value}} for value in values])
-    return next(iter(schema.features), None)
+    return column(schema, "features.x")
 
 
 def test_mixed_features() -> None:
@@ -64,6 +64,8 @@ def test_mixed_features() -> None:
         ("features.member", "categorical"),
         ("features.subject", "text"),
         ("features.vector", "embedding"),
+        ("features.nested", "embedding"),
+        ("features.nothing", "embedding"),
     ]
     assert sorted(column(schema, "features.member").values) == ["false", "true"]
     assert (schema.layout, schema.confidence, schema.text, schema.embedding) == ("object", False, False, False)
@@ -78,19 +80,31 @@ def test_mixed_features() -> None:
         (["a b c d e", "a b"], "text"),
         ([True, 1], "categorical"),
         ([[1, 2], "x"], "embedding"),
+        ([None], "embedding"),
+        ([{"a": 1}], "embedding"),
+        ([f"u{n}" for n in range(50)], "categorical"),
     ],
 )
 def test_kinds(values: list[Any], kind: str) -> None:
-    """Mixed values make the kind that can hold them all; strings of more than three words on average are text."""
-    found = feature(values)
-    assert found is not None
-    assert found.kind == kind
+    """Mixed values make the kind that can hold them all; what never has a usable value is watched for its presence."""
+    assert feature(values * 2).kind == kind
 
 
-@pytest.mark.parametrize("values", [[None], [{"a": 1}], [1e400, float("nan")]])
-def test_no_kind(values: list[Any]) -> None:
-    """A feature that never has a usable value is no column."""
-    assert feature(values) is None
+@pytest.mark.parametrize(
+    ("repeated", "once", "kind"),
+    [(1000, 0, "categorical"), (1001, 0, "text"), (9, 2, "categorical"), (9, 3, "text"), (0, 2, "text")],
+)
+def test_nearly_all_different(repeated: int, once: int, kind: str) -> None:
+    """With over 1,000 values, or over 10 % of the records with a value met once, only presence is watched."""
+    values = [f"r{n}" for n in range(repeated)] * 2 + [f"o{n}" for n in range(once)]
+    assert feature(values).kind == kind
+    mixed = [7 if value == values[0] else value for value in values]
+    assert feature([*mixed, None]).kind == ("embedding" if kind == "text" else kind)
+
+
+def test_outcome_with_many_values_stays_one() -> None:
+    """The prediction itself is never taken for text."""
+    assert learned([{"prediction": f"c{n}"} for n in range(1200)]).outcome.kind == "categorical"
 
 
 def test_text_and_embedding_of_the_record() -> None:
@@ -130,16 +144,21 @@ def test_outcomes(predictions: list[Any], kind: str, values: tuple[str, ...]) ->
 def test_caps() -> None:
     """Classes, categories and features beyond their caps share a code or are ignored, and that is counted."""
     many = [
-        {"prediction": f"c{n % 70:02d}", "features": {"id": f"i{n}", **{f"f{m}": m for m in range(MOST_FEATURES + 4)}}}
-        for n in range(1200)
+        {
+            "prediction": f"c{n % 1200:04d}",
+            "features": {"id": f"i{n % 599}", **{f"f{m}": m for m in range(MOST_FEATURES + 4)}},
+        }
+        for n in range(1201)
     ]
     found = infer(lines(many).splitlines())
     outcome, identity = found.schema.outcome, column(found.schema, "features.id")
-    assert (len(outcome.values), len(outcome.folded)) == (MOST_CLASSES, 20)
-    assert (len(identity.values), len(identity.folded)) == (MOST_CATEGORIES, MOST_KNOWN - MOST_CATEGORIES)
+    assert (len(outcome.values), len(outcome.folded)) == (MOST_CLASSES, MOST_KNOWN - MOST_CLASSES)
+    assert (len(identity.values), len(identity.folded)) == (MOST_CATEGORIES, 599 - MOST_CATEGORIES)
     assert len(found.schema.features) == MOST_FEATURES
-    assert found.ignored_features == 1200 * 5
-    assert found.singletons["features.id"] == 1200
+    assert found.ignored_features == 1201 * 5
+    assert found.singletons["features.id"] == ([], [])
+    own, folded = found.singletons["prediction"]
+    assert (len(own), len(folded)) == (MOST_CLASSES - 1, MOST_KNOWN - MOST_CLASSES)
 
 
 @pytest.mark.parametrize("name", ['qu"ote', "back\\slash", "new\nline"])
