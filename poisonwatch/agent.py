@@ -164,25 +164,25 @@ class App:
             if isinstance(piece, Batch):
                 watched = self.models[piece.model]
                 self._conclude(watched, watched.monitor.absorb(piece))
-        if pieces:
+        if any(piece.time.size for piece in pieces):
             self._last_data = now
         busy = busy or bool(pieces)
         self.exhausted = not busy and not self.sources
         return busy
 
     def idle(self, now: float) -> None:
-        """No source has anything: once they have been quiet for long, what is open is judged.
+        """When live logs have given nothing usable for long, what is open is judged.
 
         Event time does not follow the clock: a server that buffers its log is silent for minutes, then writes all of them.
         """
-        if now - self._last_data >= self._detection.quiet_seconds:
+        if self.sources and now - self._last_data >= self._detection.quiet_seconds:
             self._last_data = now
-            self.finish()
+            self.finish(now)
 
-    def finish(self) -> None:
+    def finish(self, now: float) -> None:
         """The logs have ended, for now or for good: judge what is open."""
         for watched in self.models.values():
-            self._conclude(watched, watched.monitor.flush())
+            self._conclude(watched, watched.monitor.flush(now or watched.reference.last or 0.0))
 
     def publish(self, now: float, *, at_once: bool = True) -> None:
         """Leave a new snapshot for the server, at most once a second unless `at_once`; a replay has no server."""
@@ -350,14 +350,13 @@ def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
     while not stop() and not app.exhausted:
         now = clock.now()
         busy = app.turn(now)
-        if not busy:
-            app.idle(now)
+        app.idle(now)
         app.save(now, at_once=False)
         app.publish(now, at_once=False)
         if not busy:
             clock.sleep(IDLE_SECONDS)
     if app.exhausted:
-        app.finish()
+        app.finish(clock.now())
     now = clock.now()
     app.publish(now)
     app.close(now)

@@ -18,6 +18,7 @@ from poisonwatch.detect.evidence import collect
 from poisonwatch.detect.kernel import Memory
 from poisonwatch.detect.shift import Shift
 from poisonwatch.profile.indicators import CANARY_CLASS, CANARY_CONFIDENCE, INPUTS, OUTPUTS, QUALITY
+from poisonwatch.profile.traffic import Traffic
 from poisonwatch.profile.window import Window, Windows
 from poisonwatch.types import OTHER_VERSIONS, Evidence, Report, VersionFacts
 
@@ -27,18 +28,12 @@ if TYPE_CHECKING:
     from poisonwatch.profile.baseline import Baseline
     from poisonwatch.types import Batch, Floats, Ints
 
-CONCURRENT = 3600.0
-"""Seconds without predictions after which a version no longer counts as running beside the others."""
-
-RETIRED = 86400.0
-"""Seconds without predictions after which a version is gone and forgotten."""
-
 
 class Settings(NamedTuple):
     """What an operator may set of one model's monitor; times in seconds, floors in log-odds.
 
     `shares` is each group's part of this model's budget, `period` the budget's period already divided by the model's
-    own part of it.
+    own part of it. `stable` is the version to compare with, `known` are those that the reference shows.
     """
 
     window: float
@@ -51,16 +46,21 @@ class Settings(NamedTuple):
     smallest_arm: int
     most_versions: int
     stable: str | None
+    known: frozenset[str]
 
 
 @dataclass(slots=True)
 class _Version:
-    """What is known of one version. `number` counts versions from 1 and sets its share of the budget."""
+    """What is known of one version. `number` counts versions from 1 and sets its share of the budget.
+
+    `judged` and `compared` are up to when its budget was spent, against the reference and against stable versions.
+    """
 
     number: int
     first_seen: float
     last_seen: float
     judged: float
+    compared: float
     totals: Ints
     memory: Memory
     evidence: list[Evidence] = field(default_factory=list)
@@ -77,9 +77,7 @@ class _Version:
 class _Pair:
     """A canary beside the stable version: their profiles since the last block, and what was found so far."""
 
-    stable: str
     since: float
-    judged: float
     canary_profile: Ints
     stable_profile: Ints
     memory: Memory
@@ -125,7 +123,8 @@ class Monitor:
         self._canary_texts = tuple(self._texts[of] for of in self._canary.indicators)
         self._canary_floor = np.full(len(self._canary_texts), settings.canary_floor)
         self._versions: dict[str, _Version] = {}
-        self._pairs: dict[str, _Pair] = {}
+        self._pairs: dict[tuple[str, str], _Pair] = {}
+        self._traffic = Traffic(settings.stable, settings.known)
         self._seen_versions = 0
         self._lines_memory = self._lines.begin()
         self._lines_evidence: list[Evidence] = []
@@ -145,15 +144,16 @@ class Monitor:
         """Take a micro-batch; yield a report for every window it closes."""
         return self._judge(self._windows.absorb(batch))
 
-    def flush(self) -> Iterator[Report]:
-        """Judge what is open: the log has ended."""
-        return self._judge(self._windows.flush())
+    def flush(self, now: float) -> Iterator[Report]:
+        """Judge what is open: nothing more comes for now. `now` is the time of what told none of its own."""
+        return self._judge(self._windows.flush(now))
 
     def view(self) -> dict[str, VersionView]:
         """What is shown of every version."""
-        stable = self._stable(self._windows.newest)
         return {
-            name: VersionView(_facts(name, version, stable), version.totals, self._distances(version), version.evidence)
+            name: VersionView(
+                _facts(name, version, self._traffic), version.totals, self._distances(version), version.evidence
+            )
             for name, version in self._versions.items()
         }
 
@@ -164,20 +164,20 @@ class Monitor:
     def _judge(self, windows: Iterable[Window]) -> Iterator[Report]:
         for window in windows:
             self._lines_evidence = self._judge_lines(window)
-            for name, profile in self._capped(window).items():
+            profiles = self._capped(window)
+            for name, profile in profiles.items():
                 self._judge_version(name, profile, window)
-            stable = self._stable(window.end)
-            self._judge_pairs(stable, window)
-            for name, version in self._versions.items():
-                version.evidence = self._evidence(name, version)
-            retired = tuple(name for name, v in self._versions.items() if window.end - v.last_seen > RETIRED)
+            retired = tuple(self._traffic.note(window.end, {name: int(p[0]) for name, p in profiles.items()}))
             for name in retired:
                 del self._versions[name]
-                self._pairs.pop(name, None)
+                self._pairs = {names: pair for names, pair in self._pairs.items() if name not in names}
+            self._judge_pairs(profiles, window)
+            for name, version in self._versions.items():
+                version.evidence = self._evidence(name, version)
             yield Report(
                 model=self.model,
                 time=window.end,
-                versions=tuple(_facts(name, version, stable) for name, version in self._versions.items()),
+                versions=tuple(_facts(name, version, self._traffic) for name, version in self._versions.items()),
                 retired=retired,
                 evidence=(*self._lines_evidence, *(e for v in self._versions.values() for e in v.evidence)),
             )
@@ -202,11 +202,12 @@ class Monitor:
                 first_seen=window.start,
                 last_seen=window.start,
                 judged=window.start,
+                compared=window.start,
                 totals=np.zeros(self.questions.size, np.int64),
                 memory=self._first.begin(),
             )
         elapsed = window.end - version.judged
-        shift = self._shift(version)
+        shift = self._shift(name, version)
         shift.step(version.memory, profile, elapsed / self._settings.period * version.share, window.start)
         version.judged = window.end
         version.last_seen = max(version.last_seen, window.last_seen[name])
@@ -218,51 +219,48 @@ class Monitor:
 
     def _judge_lines(self, window: Window) -> list[Evidence]:
         kept = sum(int(profile[0]) for profile in window.profiles.values())
-        counts = np.array([kept + window.rejected, window.rejected], np.int64)
+        counts = np.array([kept + window.lost, window.lost], np.int64)
         elapsed = self._settings.window if np.isinf(self._lines_judged) else window.end - self._lines_judged
         self._lines.step(self._lines_memory, counts, elapsed / self._settings.period, window.start)
         self._lines_judged = window.end
         return self._collect_lines()
 
-    def _judge_pairs(self, stable: str | None, window: Window) -> None:
-        for name, version in self._versions.items():
-            pair = self._pairs.get(name)
-            if name == stable or stable is None:
-                self._pairs.pop(name, None)
+    def _judge_pairs(self, profiles: dict[str, Ints], window: Window) -> None:
+        """Compare with the stable version whoever had traffic together with it in this window."""
+        stable = self._traffic.stable
+        for name, profile in profiles.items():
+            if stable is None or stable not in profiles or not self._traffic.comparable(name):
                 continue
-            if pair is None or pair.stable != stable:
-                none = np.zeros(self.questions.size, np.int64)
-                pair = _Pair(stable, window.start, window.start, none, none, self._canary.begin())
-                self._pairs[name] = pair
-            if name not in window.profiles or stable not in window.profiles:
-                continue  # only concurrent traffic can be compared
+            pair = self._pairs.get((name, stable))
+            none = np.zeros(self.questions.size, np.int64)
+            if pair is None:
+                pair = self._pairs[name, stable] = _Pair(window.start, none, none, self._canary.begin())
             if not int(pair.canary_profile[0]):
                 pair.since = window.start
-            pair.canary_profile = pair.canary_profile + window.profiles[name]
-            pair.stable_profile = pair.stable_profile + window.profiles[stable]
+            pair.canary_profile = pair.canary_profile + profile
+            pair.stable_profile = pair.stable_profile + profiles[stable]
             if self._canary.ready(pair.canary_profile, pair.stable_profile):
-                share = (window.end - pair.judged) / self._settings.period * version.share
+                version = self._versions[name]
+                share = (window.end - version.compared) / self._settings.period * version.share
                 self._canary.step(pair.memory, pair.canary_profile, pair.stable_profile, share, pair.since)
-                pair.judged = window.end
-                pair.canary_profile = pair.stable_profile = np.zeros(self.questions.size, np.int64)
+                version.compared = window.end
+                pair.canary_profile = pair.stable_profile = none
 
-    def _stable(self, now: float) -> str | None:
-        """The version that others are compared with: the configured one, else the oldest that still runs."""
-        running = {
-            name: v for name, v in self._versions.items() if now - v.last_seen <= CONCURRENT and name != OTHER_VERSIONS
-        }
-        if self._settings.stable in running:
-            return self._settings.stable
-        return min(running, key=lambda name: running[name].number, default=None)
-
-    def _shift(self, version: _Version) -> Shift:
-        return self._first if version.number == 1 else self._later
+    def _shift(self, name: str, version: _Version) -> Shift:
+        first = name in self._settings.known if self._settings.known else version.number == 1
+        return self._first if first else self._later
 
     def _evidence(self, name: str, version: _Version) -> list[Evidence]:
-        shift = self._shift(version)
+        shift = self._shift(name, version)
         found = collect(self.model, name, version.memory, shift.bets, self._texts, self._baseline.rate, shift.floor)
-        pair = self._pairs.get(name)
-        if pair is not None and pair.memory.asked.any():
+        stable = self._traffic.stable
+        if stable is None or not any(canary == name for canary, _ in self._pairs):
+            return found
+        pair = self._pairs.get((name, stable))
+        if pair is None and name == stable:
+            # It took the place of the version that it was compared with: what was found then can neither grow nor fade.
+            pair = _Pair(0.0, version.totals, version.totals, self._canary.begin())
+        if pair is not None and (name == stable or pair.memory.asked.any()):
             found += collect(
                 self.model,
                 name,
@@ -271,7 +269,7 @@ class Monitor:
                 self._canary_texts,
                 self._canary_rates,
                 self._canary_floor,
-                pair.stable,
+                None if name == stable else stable,
             )
         return found
 
@@ -301,6 +299,7 @@ class Monitor:
                     "first_seen": version.first_seen,
                     "last_seen": version.last_seen,
                     "judged": version.judged,
+                    "compared": version.compared,
                     "totals": version.totals,
                     "memory": version.memory.state(),
                     "recent_count": version.recent_count,
@@ -308,17 +307,18 @@ class Monitor:
                 }
                 for name, version in self._versions.items()
             },
-            "pairs": {
-                name: {
-                    "stable": pair.stable,
+            "traffic": self._traffic.state(),
+            "pairs": [
+                {
+                    "canary": canary,
+                    "stable": stable,
                     "since": pair.since,
-                    "judged": pair.judged,
                     "canary_profile": pair.canary_profile,
                     "stable_profile": pair.stable_profile,
                     "memory": pair.memory.state(),
                 }
-                for name, pair in self._pairs.items()
-            },
+                for (canary, stable), pair in self._pairs.items()
+            ],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -332,18 +332,23 @@ class Monitor:
             name: _Version(**{**saved, "memory": Memory(**saved["memory"]), "recent": deque(saved["recent"])})
             for name, saved in state["versions"].items()
         }
+        self._traffic.restore(state["traffic"])
         self._pairs = {
-            name: _Pair(**{**saved, "memory": Memory(**saved["memory"])}) for name, saved in state["pairs"].items()
+            (saved["canary"], saved["stable"]): _Pair(
+                saved["since"], saved["canary_profile"], saved["stable_profile"], Memory(**saved["memory"])
+            )
+            for saved in state["pairs"]
         }
         for name, version in self._versions.items():
             version.evidence = self._evidence(name, version)
 
 
-def _facts(name: str, version: _Version, stable: str | None) -> VersionFacts:
+def _facts(name: str, version: _Version, traffic: Traffic) -> VersionFacts:
     return VersionFacts(
         model_version=name,
         predictions=int(version.totals[0]),
         first_seen=version.first_seen,
         last_seen=version.last_seen,
-        stable=name == stable,
+        stable=name == traffic.stable,
+        junior=traffic.is_junior(name),
     )

@@ -216,13 +216,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the judge must know of a version beside the evidence."""
+    """What the judge must know of a version beside the evidence.
+
+    `junior` says that the stable version is known to be older than it, or trusted.
+    """
 
     model_version: str
     predictions: int
     first_seen: float
     last_seen: float
     stable: bool
+    junior: bool
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,7 +68,13 @@ class Canary:
         null, alternative = sign * self.floor, sign * (self.floor + theta)
         table = _Tables(asked[0], asked[1], yes.sum(axis=0))
         log_l = (alternative - null) * yes[0, of] - (table.log_norm(of, alternative) - table.log_norm(of, null))
-        advance(memory, self.bets, log_l / self._temper[of], share_of_time, asked, yes, start)
+        # Shown is what the stable version would have answered, had it had the canary's traffic block by block: pooled rates
+        # would mistake a changing share of the traffic, while the inputs change too, for a difference (Simpson 1951).
+        answered = np.stack([asked[0], asked[0]]).astype(np.float64)
+        as_stable = asked[0] * yes[1] / np.maximum(asked[1], 1)
+        advance(
+            memory, self.bets, log_l / self._temper[of], share_of_time, answered, np.stack([yes[0], as_stable]), start
+        )
 
 
 class _Tables:

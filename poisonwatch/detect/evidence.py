@@ -82,8 +82,8 @@ def _rates(memory: Memory, bets: Bets, component: int, expected: Floats) -> tupl
     yes = memory.yes[:, of] - memory.yes_before[:, component]
     if asked.size == 1:
         should = float(expected[of])
-        return (int(yes[0]) + should) / (int(asked[0]) + 1), should
-    pooled = (int(yes.sum()) + 1) / (int(asked.sum()) + 2)
+        return (float(yes[0]) + should) / (float(asked[0]) + 1), should
+    pooled = (float(yes.sum()) + 1) / (float(asked.sum()) + 2)
     rates = (yes + pooled) / (asked + 1)
     return float(rates[0]), float(rates[1])
 

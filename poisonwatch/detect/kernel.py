@@ -95,10 +95,10 @@ class Memory:
     log_m: Floats
     cusum: Floats
     since: Floats
-    asked: Ints
-    yes: Ints
-    asked_before: Ints
-    yes_before: Ints
+    asked: Floats
+    yes: Floats
+    asked_before: Floats
+    yes_before: Floats
 
     @classmethod
     def fresh(cls, bets: Bets, indicators: int, arms: int = 1) -> Memory:
@@ -108,10 +108,10 @@ class Memory:
             log_m=np.full(components, LOG_ZERO),
             cusum=np.zeros(components),
             since=np.zeros(components),
-            asked=np.zeros((arms, indicators), np.int64),
-            yes=np.zeros((arms, indicators), np.int64),
-            asked_before=np.zeros((arms, components), np.int64),
-            yes_before=np.zeros((arms, components), np.int64),
+            asked=np.zeros((arms, indicators)),
+            yes=np.zeros((arms, indicators)),
+            asked_before=np.zeros((arms, components)),
+            yes_before=np.zeros((arms, components)),
         )
 
     def state(self) -> dict[str, Any]:
@@ -120,7 +120,13 @@ class Memory:
 
 
 def advance(
-    memory: Memory, bets: Bets, log_l: Floats, share_of_time: float, asked: Ints, yes: Ints, start: float
+    memory: Memory,
+    bets: Bets,
+    log_l: Floats,
+    share_of_time: float,
+    asked: Floats | Ints,
+    yes: Floats | Ints,
+    start: float,
 ) -> None:
     """One step: `log_l` (c,) for counts `asked`, `yes` (arms, j) of a block that began at `start`.
 

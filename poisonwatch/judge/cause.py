@@ -44,18 +44,21 @@ def summarise(evidence: Evidence, cause: Cause) -> str:
     """One English sentence that on-call can act on."""
     who = f"{evidence.model} {evidence.model_version}" if evidence.model_version else f"The log of {evidence.model}"
     if not evidence.subjects:
-        return f"{who}: {cause.value.replace('_', ' ')}, no longer to be seen."
+        return f"{who}: what is left of {cause.value.replace('_', ' ')} is too small to matter."
     first = evidence.subjects[0]
     seen, expected = f"{first.rate:.1%}", f"{first.expected:.1%}"
     others = len(evidence.subjects) - 1
     more = f" (and {others} more {'indicators' if others > 1 else 'indicator'})" if others else ""
-    if evidence.group in {CANARY_CLASS, CANARY_CONFIDENCE}:
+    if evidence.group == CANARY_CLASS:
         against = f"{seen} of its predictions, {evidence.compared_with} in {expected} on the same traffic{more}"
         return f"{who} answers '{first.indicator}' in {against}, over {evidence.n} predictions."
-    return (
-        f"{who}: '{first.indicator}' holds for {seen} of {evidence.n} predictions, the reference says {expected}{more}; "
-        f"{_MEANING[cause]}."
+    counted = (
+        f"'{first.indicator}' holds for {seen} of {evidence.n} {'predictions' if evidence.model_version else 'lines'}"
     )
+    if evidence.group == CANARY_CONFIDENCE:
+        against = f"for {expected} of {evidence.compared_with}'s on the same traffic{more}"
+        return f"{who}: {counted}, {against}; {_MEANING[cause]}."
+    return f"{who}: {counted}, the reference says {expected}{more}; {_MEANING[cause]}."
 
 
 _MEANING = {

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from poisonwatch.types import Alert, VersionFacts
 
 
+SUSPECT = (Cause.OUTPUT_CHANGE, Cause.DATA_QUALITY)
+"""What hold is said for: a version that shows it itself is no target."""
+
+
 def decide(
     model: str,
     facts: VersionFacts,
@@ -32,6 +36,8 @@ def decide(
         return latched
     own = [alert for alert in alerts.values() if alert.model_version == name]
     firing = [alert for alert in own if alert.state is AlertState.FIRING]
+    # What concerns the log as a whole concerns every version: too little of it may have been seen.
+    of_log = [a for a in alerts.values() if a.model_version is None and a.state is AlertState.FIRING]
     pages = [alert for alert in own if alert.severity is Severity.PAGE]
     firing_pages = [alert for alert in firing if alert.severity is Severity.PAGE]
 
@@ -49,14 +55,14 @@ def decide(
         )
 
     if firing_pages:
-        target = _target(name, versions, alerts, before, fewest)
+        target = _target(name, versions, alerts, before, fewest) if facts.junior else None
         why = firing_pages[0].summary
         if target is None:
             return decision(
                 Action.HOLD,
                 Reason.NO_CLEAN_TARGET,
                 firing_pages,
-                f"{why} There is no version to roll back to that is known to be clean.",
+                f"{why} No version to roll back to is known to be older or trusted, and clean.",
             )
         return decision(
             Action.ROLLBACK, Reason.WORSE_THAN_STABLE, firing_pages, f"{why} Roll back to {target}.", target
@@ -67,7 +73,7 @@ def decide(
         (Cause.OUTPUT_CHANGE, Action.HOLD, Reason.OUTPUTS_MOVED),
         (Cause.DATA_QUALITY, Action.HOLD, Reason.DATA_QUALITY),
     ):
-        on = [alert for alert in firing if alert.cause is cause]
+        on = [alert for alert in (*firing, *of_log) if alert.cause is cause]
         if on:
             return decision(action, reason, on, on[0].summary)
     if facts.predictions < fewest:
@@ -87,10 +93,14 @@ def _target(
     before: Mapping[str, Decision],
     fewest: int,
 ) -> str | None:
-    """The stable version, if it has shown enough traffic and nothing pages or recommends against it."""
+    """The stable version, if it has shown enough traffic and nothing speaks against it."""
     for facts in versions:
         candidate = facts.model_version
-        accused = any(a.model_version == candidate and a.severity is Severity.PAGE for a in alerts.values())
+        against = [alert for alert in alerts.values() if alert.model_version == candidate]
+        accused = any(
+            alert.severity is Severity.PAGE or (alert.cause in SUSPECT and alert.state is AlertState.FIRING)
+            for alert in against
+        )
         condemned = candidate in before and before[candidate].decision is Action.ROLLBACK
         if facts.stable and candidate != name and facts.predictions >= fewest and not accused and not condemned:
             return candidate

@@ -150,8 +150,8 @@ def ask(schema: Schema, cuts: dict[str, tuple[float, ...]]) -> Questions:
 
 
 def ask_lines() -> Questions:
-    """The one question asked of a model's lines, of whichever version: was it rejected? Vector: lines, rejected."""
-    one = Indicator("line rejected", Signal(REJECTED, QUALITY), 0, 1, down=False)
+    """The one question asked of a model's lines, of whichever version: was it lost? Vector: lines, lost."""
+    one = Indicator("line rejected or late", Signal(REJECTED, QUALITY), 0, 1, down=False)
     return _questions((one,), (), np.empty((0, 0)), (), np.array([0, 1], np.int64))
 
 

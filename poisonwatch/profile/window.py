@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Window:
-    """One interval [start, end): a profile per model version, and how many lines were rejected meanwhile."""
+    """One interval [start, end): a profile per model version, and how many lines were lost meanwhile: rejected, or late."""
 
     start: float
     end: float
     profiles: dict[str, Ints] = field(default_factory=dict)
     first_seen: dict[str, float] = field(default_factory=dict)
     last_seen: dict[str, float] = field(default_factory=dict)
-    rejected: int = 0
+    lost: int = 0
 
     def add(self, version: str, profile: Ints, first_seen: float, last_seen: float) -> None:
         """Count one piece of this window."""
@@ -54,7 +54,7 @@ class Windows:
         self._lateness = lateness
         self._open: dict[int, Window] = {}
         self._newest = -math.inf
-        self._rejected_before_any = 0
+        self._lost_before_any = 0
         self.late = 0
 
     @property
@@ -69,16 +69,23 @@ class Windows:
         # A window is judged once the watermark has passed its end.
         in_time = (number + 1) * self._width > newest[:-1] - self._lateness
         self.late += int(batch.time.size - in_time.sum())
-        self._count_rejected(newest[batch.rejected_at])
-        if self._rejected_before_any and number.size:
-            self._window(int(number[0])).rejected += self._rejected_before_any
-            self._rejected_before_any = 0
+        self._count_lost(newest[batch.rejected_at])
+        self._count_lost(newest[:-1][~in_time])
+        if self._lost_before_any and number.size:
+            self._window(int(number[0])).lost += self._lost_before_any
+            self._lost_before_any = 0
         self._count(batch, number, None if in_time.all() else np.flatnonzero(in_time))
         self._newest = float(newest[-1])
         yield from self._close()
 
-    def flush(self) -> Iterator[Window]:
-        """Close everything: nothing more comes for now. What comes later for later windows is in time."""
+    def flush(self, now: float) -> Iterator[Window]:
+        """Close everything: nothing more comes for now. What comes later for later windows is in time.
+
+        Lost lines that no prediction told the time of are counted at `now`.
+        """
+        if self._lost_before_any:
+            self._window(int(now // self._width)).lost += self._lost_before_any
+            self._lost_before_any = 0
         if self._open:
             self._newest = max(self._newest, (max(self._open) + 1) * self._width + self._lateness)
             yield from self._close()
@@ -101,12 +108,12 @@ class Windows:
             seen = time[first:last]
             self._window(which).add(batch.versions[of_version], profile, float(seen.min()), float(seen.max()))
 
-    def _count_rejected(self, newest: Floats) -> None:
-        """Count each rejected line in the window that was the newest when it came."""
+    def _count_lost(self, newest: Floats) -> None:
+        """Count each lost line in the window that was the newest when it came."""
         known = newest[np.isfinite(newest)]
-        self._rejected_before_any += newest.size - known.size
+        self._lost_before_any += newest.size - known.size
         for which, lines in zip(*np.unique(np.floor(known / self._width), return_counts=True), strict=True):
-            self._window(int(which)).rejected += int(lines)
+            self._window(int(which)).lost += int(lines)
 
     def _window(self, which: int) -> Window:
         if which not in self._open:
@@ -124,12 +131,12 @@ class Windows:
         """Everything that must survive a restart."""
         return {
             "newest": self._newest,
-            "rejected_before_any": self._rejected_before_any,
+            "lost_before_any": self._lost_before_any,
             "late": self.late,
             "open": [
                 {
                     "which": which,
-                    "rejected": window.rejected,
+                    "lost": window.lost,
                     "versions": list(window.profiles),
                     "first_seen": [window.first_seen[version] for version in window.profiles],
                     "last_seen": [window.last_seen[version] for version in window.profiles],
@@ -142,12 +149,12 @@ class Windows:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
         self._newest = state["newest"]
-        self._rejected_before_any = state["rejected_before_any"]
+        self._lost_before_any = state["lost_before_any"]
         self.late = state["late"]
         self._open = {}
         for saved in state["open"]:
             window = self._window(saved["which"])
-            window.rejected = saved["rejected"]
+            window.lost = saved["lost"]
             for version, first_seen, last_seen, profile in zip(
                 saved["versions"], saved["first_seen"], saved["last_seen"], saved["profiles"], strict=True
             ):

@@ -42,9 +42,11 @@ def finding(group: str, log_e: float, version: str | None = "v2", effect: float 
     )
 
 
-def facts(version: str, predictions: int = 1000, *, stable: bool = False) -> VersionFacts:
+def facts(version: str, predictions: int = 1000, *, stable: bool = False, junior: bool = True) -> VersionFacts:
     """What is known of a version."""
-    return VersionFacts(model_version=version, predictions=predictions, first_seen=0.0, last_seen=600.0, stable=stable)
+    return VersionFacts(
+        model_version=version, predictions=predictions, first_seen=0.0, last_seen=600.0, stable=stable, junior=junior
+    )
 
 
 V1, V2 = facts("v1", stable=True), facts("v2")

@@ -60,4 +60,4 @@ def test_the_sentence_says_who_what_and_how_much(group: str, version: str | None
 
 def test_what_is_over_is_said_to_be_over() -> None:
     """Evidence without subjects says that there is nothing to see any more."""
-    assert "no longer to be seen" in summarise(finding(OUTPUTS, GONE), Cause.OUTPUT_CHANGE)
+    assert "too small to matter" in summarise(finding(OUTPUTS, GONE), Cause.OUTPUT_CHANGE)

@@ -45,7 +45,8 @@ def rollback_of(version: str) -> Decision:
 TABLE: list[tuple[list[Evidence], VersionFacts, Action, Reason, Cause | None]] = [
     ([], V2, KEEP, Reason.HEALTHY, None),
     ([finding(OUTPUTS, WATCH)], V2, KEEP, Reason.HEALTHY, None),
-    ([finding(QUALITY, PAGE, None)], V2, KEEP, Reason.HEALTHY, None),
+    ([finding(QUALITY, WATCH, None)], V2, KEEP, Reason.HEALTHY, None),
+    ([finding(QUALITY, PAGE, None)], V2, HOLD, Reason.DATA_QUALITY, Cause.DATA_QUALITY),
     ([finding(CANARY_CLASS, PAGE, "v3")], V2, KEEP, Reason.HEALTHY, None),
     ([], YOUNG, HOLD, Reason.INSUFFICIENT_DATA, None),
     ([finding(INPUTS, PAGE)], YOUNG, HOLD, Reason.INSUFFICIENT_DATA, None),
@@ -149,7 +150,7 @@ def test_a_rollback_is_never_without_proof(
         name = of.model_version
         decision = decide("mail", of, known, alerts, before, FEWEST, 600.0)
         pages = own_pages(alerts, name)
-        assert set(decision.alerts) <= {a.fingerprint for a in alerts.values() if a.model_version == name}
+        assert set(decision.alerts) <= {a.fingerprint for a in alerts.values() if a.model_version in {name, None}}
         assert (decision.target is not None) == (decision.decision is ROLLBACK)
         if name in condemned:
             assert decision is before[name]

@@ -50,7 +50,7 @@ def plain(window: Window) -> dict[str, Any]:
         "end": window.end,
         "profiles": [(version, profile.tolist()) for version, profile in sorted(window.profiles.items())],
         "last_seen": dict(window.last_seen),
-        "rejected": window.rejected,
+        "lost": window.lost,
     }
 
 
@@ -64,7 +64,7 @@ def by_hand(case: Case) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int
     batch, width, lateness, _ = case
     newest, late, before_any = -math.inf, 0, 0
     members: dict[int, list[int]] = {}
-    rejected: dict[int, int] = {}
+    lost: dict[int, int] = {}
     order: list[int] = []
     lines = [(at, 0, None) for at in batch.rejected_at.tolist()] + [(i, 1, i) for i in range(batch.time.size)]
     for _, _, record in sorted(lines, key=lambda line: line[:2]):
@@ -73,19 +73,23 @@ def by_hand(case: Case) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int
                 before_any += 1
             else:
                 which = math.floor(newest / width)
-                rejected[which] = rejected.get(which, 0) + 1
+                lost[which] = lost.get(which, 0) + 1
                 members.setdefault(which, [])
             continue
         time = float(batch.time[record])
         which = math.floor(time / width)
         if before_any:
-            rejected[which], before_any = before_any, 0
+            lost[which], before_any = before_any, 0
         if (which + 1) * width <= newest - lateness:
             late += 1
+            lost[math.floor(newest / width)] = lost.get(math.floor(newest / width), 0) + 1
+            members.setdefault(math.floor(newest / width), [])
         else:
             members.setdefault(which, []).append(record)
         newest = max(newest, time)
         order += [which for which in sorted(members) if (which + 1) * width <= newest - lateness and which not in order]
+    if before_any:
+        lost[0], members[0] = before_any, []
     left = [which for which in sorted(members) if which not in order]
 
     def window(which: int) -> dict[str, Any]:
@@ -98,7 +102,7 @@ def by_hand(case: Case) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int
                 (name, QUESTIONS.count(batch.numbers[:, i], batch.codes[:, i]).tolist()) for name, i in of.items() if i
             ],
             "last_seen": {name: max(batch.time[i].tolist()) for name, i in of.items() if i},
-            "rejected": rejected.get(which, 0),
+            "lost": lost.get(which, 0),
         }
 
     return [window(which) for which in order], [window(which) for which in left], late
@@ -113,8 +117,8 @@ def test_any_chopping_gives_the_windows_of_counting_line_by_line(case: Case) -> 
     assert closed(windows, chopped(case.batch, case.cuts)) == expected
     assert windows.late == late
     assert windows.newest == max(case.batch.time.tolist(), default=-math.inf)
-    assert [plain(window) for window in windows.flush()] == left
-    assert not list(windows.flush())
+    assert [plain(window) for window in windows.flush(0.0)] == left
+    assert not list(windows.flush(0.0))
 
 
 @given(cases(), st.integers(0, 70))
@@ -131,18 +135,17 @@ def test_a_restart_between_any_two_batches_changes_nothing(case: Case, at: int) 
     assert closed(other, pieces[at:]) == expected
     assert other.late == one.late
     assert other.newest == one.newest
-    assert [plain(window) for window in other.flush()] == [plain(window) for window in one.flush()]
+    assert [plain(window) for window in other.flush(0.0)] == [plain(window) for window in one.flush(0.0)]
 
 
 @given(cases())
 def test_nothing_is_lost(case: Case) -> None:
-    """Every prediction is counted once, in a window or as late, and every rejected line once anything is accepted."""
+    """Every prediction is counted once, in a window or as late, and every rejected or late line as lost."""
     windows = Windows(QUESTIONS, case.width, case.lateness)
-    found = closed(windows, chopped(case.batch, case.cuts)) + [plain(window) for window in windows.flush()]
+    found = closed(windows, chopped(case.batch, case.cuts)) + [plain(window) for window in windows.flush(0.0)]
     kept = sum(profile[0] for window in found for _, profile in window["profiles"])
     assert kept + windows.late == case.batch.time.size
-    if case.batch.time.size:
-        assert sum(window["rejected"] for window in found) == case.batch.rejected_at.size
+    assert sum(window["lost"] for window in found) == case.batch.rejected_at.size + windows.late
 
 
 @given(st.integers(0, 99), st.floats(0, 59.9))
@@ -152,7 +155,7 @@ def test_records_delayed_by_less_than_the_lateness_are_never_late(seed: int, spr
     times = np.sort(rng.uniform(0, 600, 200))
     windows = Windows(QUESTIONS, 30.0, 60.0)
     found = closed(windows, [small_batch(shuffled(times, rng, spread), rng)])
-    found += [plain(window) for window in windows.flush()]
+    found += [plain(window) for window in windows.flush(0.0)]
     assert windows.late == 0
     counts = [profile[0] for window in found for _, profile in window["profiles"]]
     assert counts == [int(n) for n in np.histogram(times, np.arange(0, 601, 30.0))[0] if n]
@@ -162,12 +165,15 @@ def test_flush_closes_what_is_open_and_nothing_later() -> None:
     """`flush` closes every open window; what comes for them afterwards is late, for later ones it is in time."""
     rng = np.random.default_rng(5)
     windows = Windows(QUESTIONS, 10.0, 20.0)
-    assert not list(windows.flush())
+    assert not list(windows.flush(0.0))
     assert closed(windows, [small_batch([1.0, 11.0, 25.0], rng)]) == []
-    assert [window.end for window in windows.flush()] == [10.0, 20.0, 30.0]
+    assert [window.end for window in windows.flush(0.0)] == [10.0, 20.0, 30.0]
     assert closed(windows, [small_batch([29.9, 30.0], rng)]) == []
     assert windows.late == 1
-    assert [int(window.profiles["v1"][0]) for window in windows.flush()] == [1]
+    assert [(window.lost, {n: int(p[0]) for n, p in window.profiles.items()}) for window in windows.flush(0.0)] == [
+        (0, {"v1": 1}),
+        (1, {}),
+    ]
 
 
 def test_lines_rejected_after_a_flush_are_not_lost() -> None:
@@ -175,6 +181,6 @@ def test_lines_rejected_after_a_flush_are_not_lost() -> None:
     rng = np.random.default_rng(7)
     windows = Windows(QUESTIONS, 10.0, 0.0)
     closed(windows, [small_batch([5.0], rng)])
-    list(windows.flush())
+    list(windows.flush(0.0))
     closed(windows, [small_batch([], rng, rejected_at=[0, 0])])
-    assert [(window.start, window.rejected) for window in windows.flush()] == [(10.0, 2)]
+    assert [(window.start, window.lost) for window in windows.flush(0.0)] == [(10.0, 2)]
