@@ -14,6 +14,7 @@ import pytest
 import poisonwatch.demo
 from poisonwatch.errors import BaselineError, LogError
 from poisonwatch.formats.jsonl import JsonlPredictions
+from poisonwatch.formats.records import name_of
 from poisonwatch.profile.indicators import unseen_code
 from poisonwatch.reference import FEWEST_RECORDS, build, in_words, load, load_or_build, save
 from tests.streams import START, Record, batch, lines, predictions, reference, watched, write
@@ -77,7 +78,7 @@ def test_hostile_names_survive(tmp_path: Path) -> None:
     save(built, tmp_path / "r.json")
     read = load(tmp_path / "r.json")
     assert read == built
-    assert sorted(read.schema.outcome.values) == sorted([odd, "?"])
+    assert sorted(read.schema.outcome.values) == sorted([name_of(odd), "?"])
     in_words(read).encode()
 
 
