@@ -219,6 +219,27 @@ def test_long_quiet_closes_windows(tmp_path: Path) -> None:
     app.close(now + 642)
 
 
+def test_a_log_that_becomes_unreadable_is_held(tmp_path: Path) -> None:
+    """Lines that nothing can be made of are judged after a while, though no prediction moves the time on: then hold."""
+    folder = Folder(tmp_path / "a", quiet_seconds=60)
+    now = START + 700
+    append(folder.log, lines(predictions(600)))
+    app = folder.app()
+    app.start(now)
+    work(app, now)
+    unreadable = lines({"pred": "ham", **record} for record in predictions(50) if record.pop("prediction"))
+    for second in range(200):
+        append(folder.log, unreadable)
+        work(app, now + second)
+        app.idle(now + second)
+    standing = app.models["mail"].standing
+    assert [alert.cause.value for alert in standing.alerts.values() if alert.state.value == "firing"] == [
+        "data_quality"
+    ]
+    assert standing.decisions["v1"].decision.value == "hold"
+    app.close(now)
+
+
 def test_idle_before_any_data(tmp_path: Path) -> None:
     """Waiting for a file that does not exist yet judges nothing, however long it takes."""
     folder = Folder(tmp_path / "a")

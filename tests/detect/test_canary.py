@@ -256,6 +256,27 @@ def test_an_honest_retraining_stays_within_the_floor() -> None:
     assert classes.log_e < math.log(0.1)
 
 
+def test_a_changing_share_of_traffic_does_not_turn_the_effect_round() -> None:
+    """Lower in every block, yet higher when pooled, for the canary has most of the traffic when rates are high: lower it is."""
+    detector = canary_with(0.1)
+    memory = detector.begin()
+    for block in range(40):
+        high = block % 2 == 0
+        canary = profile_of(240, 96) if high else profile_of(60, 3)
+        stable = profile_of(60, 33) if high else profile_of(240, 24)
+        detector.step(memory, canary, stable, 1e-5, 60.0 * block)
+    texts = tuple(QUESTIONS.indicators[of].text for of in detector.indicators)
+    floors = np.full(len(texts), 0.1)
+    found = collect("mail", "v2", memory, detector.bets, texts, RATES[detector.indicators], floors, compared_with="v1")
+    (classes,) = (evidence for evidence in found if evidence.group == CANARY_CLASS)
+    assert classes.log_e > 0
+    assert classes.effect < -0.5
+    first = classes.subjects[0]
+    # By definition: 99 of 300 against 240 * 33/60 + 60 * 24/240 = 138 of 300.
+    assert first.rate == pytest.approx(99 / 300, abs=0.01)
+    assert first.expected == pytest.approx(138 / 300, abs=0.01)
+
+
 def test_a_block_needs_both_versions() -> None:
     """Small arms are not judged yet, on whichever side."""
     detector = canary_with(0.3)
