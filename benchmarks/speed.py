@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -108,8 +107,9 @@ def river(_reference: Path, log: Path) -> None:
 def _say(count: int, started: float, alarms: int = 0) -> None:
     """Print what this process counted and cost."""
     cpu = time.process_time() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"records": count, "cpu_s": cpu, "peak_rss_mb": peak, "alarms": alarms}))
+    from poisonwatch.sinks.report import peak_rss_mb
+
+    print(json.dumps({"records": count, "cpu_s": cpu, "peak_rss_mb": peak_rss_mb(), "alarms": alarms}))
 
 
 def _measured(what: str, reference: Path, log: Path) -> dict[str, Any]:

@@ -154,11 +154,17 @@ def record_struct(
 
 
 def name_of(value: object) -> str:
-    """Canonical text of a class, category or version: 1, 1.0 and "1" are the same."""
+    """Canonical text of a class, category or version: 1, 1.0 and "1" are the same.
+
+    It is told on terminals: nothing in it ends a line, moves the cursor or turns the direction of writing.
+    """
     if isinstance(value, str):
         kept = value[:LONGEST_NAME]
+        if kept.isprintable():
+            return kept
         # Half a surrogate pair cannot be written to any file.
-        return kept if kept.isascii() else kept.encode("utf-8", "replace").decode()
+        kept = kept.encode("utf-8", "replace").decode()
+        return "".join(character if character.isprintable() else "\ufffd" for character in kept)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     return json.dumps(value)[:LONGEST_NAME]

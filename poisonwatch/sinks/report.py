@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +15,23 @@ from poisonwatch.sinks.journal import rfc3339
 
 if TYPE_CHECKING:
     from poisonwatch.sinks.snapshot import Published
+
+
+def peak_rss_mb() -> float:
+    """Most memory that this program has held.
+
+    The figure of getrusage outlives an exec: there, a program begins with the peak of the process that started it.
+    """
+    with suppress(OSError):
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if found is not None:
+            return int(found[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def printable(line: str) -> str:
+    """A line as it may be shown on a terminal: names in it come from logs."""
+    return line if line.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in line)
 
 
 class Meter:
@@ -48,7 +68,7 @@ class Meter:
             "late": sum(model.late for model in models),
             "wall_s": round(time.perf_counter() - self._wall, 3),
             "cpu_s": round(time.process_time() - self._cpu, 3),
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "peak_rss_mb": round(peak_rss_mb(), 1),
             "alerts": list(self._alerts.values()),
             "decisions": [{**decision, "time": rfc3339(decision["time"])} for decision in decisions],
         }
@@ -71,7 +91,7 @@ class Meter:
             + f" ({d['reason']})"
             for d in report["decisions"]
         ]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def _by_reason(counts: dict[tuple[str, str], int]) -> dict[str, int]:
