@@ -10,7 +10,7 @@ from poisonwatch.errors import BaselineError, PoisonwatchError
 from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
 from poisonwatch.judge.budget import SHARES, period_of_model
 from poisonwatch.monitor import Monitor, Settings
-from poisonwatch.reference import load_or_build
+from poisonwatch.reference import build, load_or_build
 from poisonwatch.sinks.deadletter import DeadLetters
 from poisonwatch.sinks.journal import Journal
 from poisonwatch.sinks.lock import Lock
@@ -88,7 +88,7 @@ def references_of(config: Config) -> dict[str, Reference]:
     for number, model in enumerate(config.models):
         place = f"models[{number}].reference"
         try:
-            reference = load_or_build(model.reference, model.name)
+            reference = learn([model.reference], model.name)
         except PoisonwatchError as error:
             msg = f"{place}: {error}"
             raise BaselineError(msg) from None
@@ -98,6 +98,29 @@ def references_of(config: Config) -> dict[str, Reference]:
             raise BaselineError(msg)
         found[model.name] = reference
     return found
+
+
+def learn(
+    paths: Sequence[Path], model: str | None, progress: Callable[[int], None] | None = None, *, always: bool = False
+) -> Reference:
+    """Read a built reference, or learn one from logs (`always`, or when there are several).
+
+    Raises:
+        BaselineError: when they make none; begins with their names.
+    """
+    try:
+        return build(paths, model, progress) if always or len(paths) > 1 else load_or_build(paths[0], model, progress)
+    except BaselineError as error:
+        told, names = str(error), ", ".join(map(str, paths))
+        msg = told if any(told.startswith(f"{path}: ") for path in paths) else f"{names}: {told}{_remedy(told)}"
+        raise BaselineError(msg) from None
+
+
+def _remedy(told: str) -> str:
+    """What to do about a log that has nothing to learn from; other problems say it themselves."""
+    if "the reference has no record" in told:
+        return ": give a log with predictions of this model, and its name as the records' `model` says it"
+    return ""
 
 
 def replay(
@@ -138,6 +161,7 @@ def watch(
         smallest_arm=detection.canary_predictions,
         most_versions=limits.versions,
         stable=stable,
+        known=frozenset(reference.versions),
     )
     baseline, lines = reference.baselines()
     return Watched(reference, Monitor(name, baseline, lines, settings))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -31,6 +32,33 @@ ADVICE = ("keep", "hold", "rollback")
 """By exit code of `decision`."""
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    from poisonwatch.config import split_address
+    from poisonwatch.errors import ConfigError
+
+    try:
+        if value is not None:
+            split_address(value)
+    except ConfigError:
+        msg = f"{value!r} is not HOST:PORT"
+        raise click.BadParameter(msg) from None
+    return value
+
+
+def _url(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good or not value.isprintable() or " " in value:
+        msg = f"{value!r} is no URL of an agent: say it like http://{DEFAULT_ADDRESS}"
+        raise click.BadParameter(msg)
+    return value
 
 
 def main() -> None:
@@ -69,7 +97,9 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--config", "config_path", type=FILE, required=True, help="The YAML configuration.")
-@click.option("--web.listen-address", "address", metavar="HOST:PORT", help="Overrides web.listen_address.")
+@click.option(
+    "--web.listen-address", "address", metavar="HOST:PORT", callback=_address, help="Overrides web.listen_address."
+)
 @click.option(
     "--log.level",
     "level",
@@ -131,19 +161,23 @@ def replay(
     """
     from poisonwatch.agent import EventClock
     from poisonwatch.agent import run as run_loop
+    from poisonwatch.assemble import learn
     from poisonwatch.assemble import replay as assemble
     from poisonwatch.config import DetectionConfig, load
-    from poisonwatch.reference import load_or_build
     from poisonwatch.sinks.report import Meter
 
     _log("warning", "text")
     meter = Meter()
+    out = None if report in {None, "-"} else Path(str(report))
+    inputs = [*predictions, *feedback, reference, *([config_path] if config_path else [])]
+    _check_output("--journal", journal, inputs)
+    _check_output("--report", out, [*inputs, *([journal] if journal else [])])
     detection = load(config_path).detection if config_path else DetectionConfig()
     if journal is not None and journal.exists() and journal.stat().st_size:
         msg = f"{journal}: this file is not empty: a replay begins a journal of its own, name another or remove it"
         raise PoisonwatchError(msg)
     with _progress("reference", [reference]) as advance:
-        learned = load_or_build(reference, model, advance)
+        learned = learn([reference], model, advance)
     with _progress("replay", [*predictions, *feedback]) as advance:
         app = assemble(
             learned, predictions, feedback, detection=detection, journal=journal, tell=meter.hear, progress=advance
@@ -153,8 +187,8 @@ def replay(
     if report == "-":
         click.echo(json.dumps(told))
     else:
-        if report is not None:
-            Path(report).write_text(json.dumps(told) + "\n")
+        if out is not None:
+            out.write_text(json.dumps(told) + "\n")
         click.echo(meter.in_words(told))
 
 
@@ -169,10 +203,12 @@ def reference() -> None:
 @click.option("--model", help="The model to learn, where the logs hold several.")
 def reference_build(logs: tuple[Path, ...], out: Path, model: str | None) -> None:
     """Learn what normal predictions look like from LOGS that are known to be clean."""
-    from poisonwatch.reference import build, save
+    from poisonwatch.assemble import learn
+    from poisonwatch.reference import save
 
+    _check_output("--out", out, logs)
     with _progress("reference", [*logs, *logs]) as advance:
-        learned = build(logs, model, advance)
+        learned = learn(logs, model, advance, always=True)
     save(learned, out)
     click.echo(f"{out}: learned from {learned.records} predictions, SHA-256 {learned.sha256}")
 
@@ -202,7 +238,9 @@ def check(config_path: Path) -> None:
 
 
 @cli.command()
-@click.option("--url", default=f"http://{DEFAULT_ADDRESS}", show_default=True, help="Where the agent listens.")
+@click.option(
+    "--url", default=f"http://{DEFAULT_ADDRESS}", show_default=True, callback=_url, help="Where the agent listens."
+)
 @click.option("--model", help="Only this model.")
 @click.option("--model-version", help="Only this version.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -215,11 +253,10 @@ def decision(url: str, model: str | None, model_version: str | None, as_json: bo
     from http.client import HTTPException
     from urllib.request import urlopen
 
-    if not url.startswith(("http://", "https://")):
-        msg = "--url must start with http:// or https://"
-        raise click.UsageError(msg)
+    from poisonwatch.sinks.report import printable
+
     try:
-        with urlopen(f"{url.rstrip('/')}/v1/decisions", timeout=10) as answer:  # noqa: S310 - checked above
+        with urlopen(f"{url.rstrip('/')}/v1/decisions", timeout=10) as answer:  # noqa: S310 - checked with the option
             found = _advice(json.load(answer))
     except (HTTPException, OSError, ValueError) as error:
         click.echo(f"{url}: no answer from the agent ({error}); do not read this as healthy", err=True)
@@ -229,9 +266,8 @@ def decision(url: str, model: str | None, model_version: str | None, as_json: bo
         click.echo(json.dumps(chosen))
     for one in [] if as_json else chosen:
         target = f" to {one['target']}" if one["target"] else ""
-        click.echo(
-            f"{one['model']} {one['model_version']}: {one['decision']}{target} ({one['reason']}). {one['summary']}"
-        )
+        told = f"{one['model']} {one['model_version']}: {one['decision']}{target} ({one['reason']}). {one['summary']}"
+        click.echo(printable(told))
     if not chosen:
         click.echo("hold: the agent has no decision for this yet", err=True)
         return 1
@@ -285,6 +321,7 @@ def journal_verify(file: Path) -> None:
     default=DEFAULT_ADDRESS,
     show_default=True,
     metavar="HOST:PORT",
+    callback=_address,
     help="Where the demo's agent answers.",
 )
 @click.option("--exit-at-end", is_flag=True, help="Stop when the log has ended instead of serving on.")
@@ -308,6 +345,30 @@ def schema() -> None:
 def version() -> None:
     """Print the version."""
     click.echo(f"poisonwatch {__version__}")
+
+
+def _check_output(option: str, path: Path | None, inputs: Sequence[Path]) -> None:
+    """Refuse, before the work, an output that would overwrite an input or could not be written after it."""
+    if path is None:
+        return
+    taken = next((given for given in inputs if _same_file(path, given)), None)
+    if taken is not None:
+        msg = f"{option} {path} would overwrite {taken}: name another file"
+        raise click.UsageError(msg)
+    if path.is_dir():
+        problem = "this is a folder: name a file in it"
+    elif not path.parent.is_dir():
+        problem = f"there is no folder {path.parent}: make it, or name a file elsewhere"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        problem = "this cannot be written: allow it, or name a file elsewhere"
+    else:
+        return
+    msg = f"{option} {path}: {problem}"
+    raise PoisonwatchError(msg)
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
 
 
 def _stop_on_signals() -> Callable[[], bool]:

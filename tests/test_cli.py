@@ -107,6 +107,10 @@ def test_help(path: tuple[str, ...], command: click.Command) -> None:
         ["decision", "--url", "localhost:9787"],
         ["demo", "--speed", "0"],
         ["run", "--config", "c", "--log.level", "loud"],
+        ["run", "--config", "c", "--web.listen-address", "nonsense"],
+        ["run", "--config", "c", "--web.listen-address", "localhost:65536"],
+        ["demo", "--web.listen-address", "9787"],
+        ["demo", "--web.listen-address", "localhost:"],
     ],
     ids=" ".join,
 )
@@ -162,11 +166,11 @@ def test_check(tmp_path: Path) -> None:
         ),
         (
             "models: [{name: other, reference: reference.ndjson}]\nsources: [{path: a}]\n",
-            "models[0].reference: the reference has no record of the model 'other'; it holds records of mail",
+            "reference.ndjson: the reference has no record of the model 'other'; it holds records of mail: give a log with",
         ),
         (
             "models: [{name: mail, reference: config.yaml}]\nsources: [{path: a}]\n",
-            "models[0].reference: the reference has no record",
+            "models[0].reference: {folder}/config.yaml: the reference has no record of the model 'mail': give a log with",
         ),
     ],
 )
@@ -321,9 +325,17 @@ def test_what_cannot_be_learned(tmp_path: Path) -> None:
     few = write(tmp_path / "few", predictions(99))
     both = write(tmp_path / "both", [*predictions(200), *({**one, "model": "tax"} for one in predictions(200))])
     out = tmp_path / "r.json"
-    assert_told(poisonwatch("reference", "build", few, "--out", out), DATA, "only 99 usable predictions")
-    assert_told(poisonwatch("reference", "build", both, "--out", out), DATA, "(mail, tax): choose one with --model")
-    assert_told(poisonwatch("replay", "--reference", few, few), DATA, "only 99 usable predictions")
+    told = f"{few}: the reference has only 99 usable predictions: at least 100 are needed"
+    assert_told(poisonwatch("reference", "build", few, "--out", out), DATA, told)
+    done = poisonwatch("reference", "build", both, "--out", out)
+    assert_told(done, DATA, f"{both}: the reference holds several models (mail, tax): choose one with --model")
+    assert_told(poisonwatch("reference", "build", few, both, "--out", out), DATA, f"{few}, {both}: the reference holds")
+    assert_told(poisonwatch("replay", "--reference", few, few), DATA, told)
+    none = poisonwatch("replay", "--reference", both, "--model", "x", few)
+    assert_told(none, DATA, f"{both}: the reference has no record of the model 'x'", ": give a log with predictions")
+    missing = poisonwatch("reference", "build", tmp_path / "none", "--out", out)
+    assert_told(missing, DATA, f"{tmp_path / 'none'}: the log cannot be read")
+    assert missing.stderr.count("none") == 1
     assert not out.exists()
     assert poisonwatch("reference", "build", both, "--model", "tax", "--out", out).returncode == 0
     assert load(out).schema.model == "tax"
@@ -347,17 +359,105 @@ def test_journal_is_not_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--journal", "--report"])
 def test_output_that_cannot_be_written(tmp_path: Path, option: str) -> None:
-    """A file that cannot be written leaves with 65 and its name, without a traceback."""
-    learned = write(tmp_path / "reference", predictions(200))
-    done = poisonwatch("replay", "--reference", learned, option, tmp_path / "none" / "out", learned)
-    assert_told(done, DATA, str(tmp_path / "none" / "out"), "No such file or directory")
+    """A place that cannot be written to leaves with 65, the place and the remedy, before any log is read."""
+    out = tmp_path / "none" / "out"
+    # The logs are not there either: who looked at them first would say so.
+    done = poisonwatch("replay", "--reference", tmp_path / "r", option, out, tmp_path / "log")
+    assert_told(done, DATA, f"{option} {out}: there is no folder {out.parent}: make it")
+
+
+def test_report_that_is_a_folder(tmp_path: Path) -> None:
+    """A folder in place of the report's file is told before any log is read."""
+    done = poisonwatch("replay", "--reference", tmp_path / "r", "--report", tmp_path, tmp_path / "log")
+    assert_told(done, DATA, f"--report {tmp_path}: this is a folder: name a file in it")
 
 
 def test_reference_that_cannot_be_written(tmp_path: Path) -> None:
-    """A reference that cannot be written leaves with 65 and its name, without a traceback."""
-    learned = write(tmp_path / "reference", predictions(200))
-    done = poisonwatch("reference", "build", learned, "--out", tmp_path / "none" / "r.json")
-    assert_told(done, DATA, str(tmp_path / "none" / "r.json"), "No such file or directory")
+    """A reference that cannot be written leaves with 65 before the log is read, without a traceback."""
+    out = tmp_path / "none" / "r.json"
+    done = poisonwatch("reference", "build", tmp_path / "log", "--out", out)
+    assert_told(done, DATA, f"--out {out}: there is no folder {out.parent}: make it")
+
+
+def other_names(path: Path) -> list[Path]:
+    """The same file, said in other ways."""
+    symbolic, hard = path.with_name("symbolic"), path.with_name("hard")
+    symbolic.symlink_to(path)
+    hard.hardlink_to(path)
+    (path.parent / "folder").mkdir()
+    return [path, path.parent / "folder" / ".." / path.name, symbolic, hard]
+
+
+def test_input_is_not_overwritten(tmp_path: Path) -> None:
+    """An output that is one of the inputs, whatever it is called, is a usage error, and the input stays as it was."""
+    log, second = write(tmp_path / "log", predictions(200)), write(tmp_path / "second", predictions(200, 1))
+    before = log.read_bytes()
+    for name in other_names(log):  # the last of them is tried with the other command, too
+        done = poisonwatch("reference", "build", second, log, "--out", name)
+        assert_told(done, USAGE, f"--out {name} would overwrite {log}: name another file")
+    for option, given in (
+        ("--report", ("--reference", second, second, log)),
+        ("--journal", ("--reference", log, second)),
+        ("--journal", ("--reference", second, "--feedback", log, second)),
+    ):
+        assert_told(poisonwatch("replay", option, name, *given), USAGE, f"{option} {name} would overwrite {log}")
+    assert log.read_bytes() == before
+    new = tmp_path / "new"
+    done = poisonwatch("replay", "--report", new, "--journal", new, "--reference", second, second)
+    assert_told(done, USAGE, f"--report {new} would overwrite {new}")
+
+
+HOSTILE = "v1\nmail v1: keep (healthy)\x1b[2J\x1b]0;owned\x07\u202egnp.exe\u2066\x85\x9b31m"
+
+
+def test_names_forge_no_terminal_lines(tmp_path: Path) -> None:
+    """Versions, classes, models and features in a log end no line and hide nothing where a person reads about them."""
+    model = f"mail{HOSTILE}"
+
+    def hostile(records: list[dict[str, Any]], version: str) -> list[dict[str, Any]]:
+        return [
+            {
+                **one,
+                "model": model,
+                "model_version": version,
+                "prediction": {"spam": f"spam{HOSTILE}"}.get(one["prediction"], one["prediction"]),
+                "features": {**one["features"], f"f{HOSTILE}": one["features"]["country"] + HOSTILE},
+            }
+            for one in records
+        ]
+
+    learned = hostile(predictions(1000, 99, start=START - 86400.0), HOSTILE)
+    log = hostile(predictions(1500, rate=1.0, spam=0.9), HOSTILE)
+    files = ["--reference", write(tmp_path / "reference", learned), write(tmp_path / "log", log)]
+    done = poisonwatch("replay", "--journal", tmp_path / "journal", *files)
+    assert (done.returncode, done.stderr) == (0, "")
+    versions = {entry["model_version"] for entry in read(tmp_path / "journal")} - {None}
+    assert len(versions) == 1
+    assert all(version.isprintable() for version in versions)
+    told = done.stdout.splitlines()
+    assert all(line.isprintable() for line in told), told
+    assert any(" output_change: " in line for line in told)
+    assert sum(line.endswith(")") and "\ufffd" in line for line in told) == 1
+    assert not any(line.startswith("mail v1: keep") for line in told)
+    with served(fresh(small(tmp_path, log, learned))) as url:
+        done = poisonwatch("decision", "--url", url)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stdout.removesuffix("\n").isprintable()
+    assert "v1\ufffdmail v1: keep (healthy)\ufffd[2J" in done.stdout
+
+
+def test_peak_memory_is_that_of_the_replay(tmp_path: Path) -> None:
+    """The peak that a report tells is the replay's own, not that of the big program that started it."""
+    log = write(tmp_path / "log", predictions(200))
+    big = (
+        "import subprocess, sys; held = b'x' * (500 << 20); "
+        "sys.exit(subprocess.run([sys.executable, '-m', 'poisonwatch', *sys.argv[1:]]).returncode)"
+    )
+    arguments = ["replay", "--reference", str(log), "--report", "-", str(log)]
+    done = subprocess.run(
+        [sys.executable, "-c", big, *arguments], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert 20 < json.loads(done.stdout)["peak_rss_mb"] < 400
 
 
 def test_journal_verify(tmp_path: Path) -> None:
@@ -473,12 +573,17 @@ def test_somebody_else_answers(body: bytes) -> None:
     assert "do not read this as healthy" in error
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[", "http://127.0.0.1:99999", "http://127.0.0.1:x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://", "http:///", "http://:9787", "http://[", "http://127.0.0.1:99999", "http://127.0.0.1:x"),
+        *("http://127.0.0.1:0", "http://a b/", "http://a\nb/", "ftp://a/", ""),
+    ],
+)
 def test_url_that_is_none(url: str) -> None:
-    """A URL that cannot be asked is told without a traceback, and is no decision."""
+    """A URL that cannot be asked is a usage error, and no decision."""
     done = poisonwatch("decision", "--url", url)
-    assert done.returncode in {UNREACHABLE, USAGE}
-    assert "Traceback" not in done.stderr
+    assert_told(done, USAGE, "Invalid value for '--url'", "say it like http://127.0.0.1:9787")
 
 
 def test_default_addresses_agree() -> None:
