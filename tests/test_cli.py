@@ -428,7 +428,7 @@ def test_names_forge_no_terminal_lines(tmp_path: Path) -> None:
 
     learned = hostile(predictions(1000, 99, start=START - 86400.0), HOSTILE)
     log = hostile(predictions(1500, rate=1.0, spam=0.9), HOSTILE)
-    files = ["--reference", write(tmp_path / "reference", learned), write(tmp_path / "log", log)]
+    files: list[str | Path] = ["--reference", write(tmp_path / "reference", learned), write(tmp_path / "log", log)]
     done = poisonwatch("replay", "--journal", tmp_path / "journal", *files)
     assert (done.returncode, done.stderr) == (0, "")
     versions = {entry["model_version"] for entry in read(tmp_path / "journal")} - {None}
