@@ -6,7 +6,7 @@ import math
 import struct
 from datetime import datetime
 from itertools import repeat, starmap
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,7 +26,6 @@ NULL = msgspec.Raw(b"null")
 
 _get_features = attrgetter("features")
 _get_confidence = attrgetter("confidence")
-_get_code = attrgetter("code")
 
 
 class Columns:
@@ -36,10 +35,11 @@ class Columns:
         self._schema = schema
         self._number_count, self._columns = len(number_rows(schema)), code_rows(schema)
         fields = {column.name: f"f{number}" for number, column in object_features(schema)}
-        self._numbers = _NumberRows([f for name, f in fields.items() if _kind_of(schema, name) == "numerical"])
+        numerical = [fields[c.name] for _, c in object_features(schema) if c.kind == "numerical"]
+        coded = [(row, fields[c.name]) for row, c in enumerate(self._columns) if c.strings and c is not schema.outcome]
+        self.packed = Packed([*numerical, *(field for _, field in coded)])
+        self._numerical, self._coded = len(numerical), [row for row, _ in coded]
         self._listed = listed_features(schema)
-        enumerated = [(row, c) for row, c in enumerate(self._columns) if c.strings and c is not schema.outcome]
-        self._codes = _CodeRows([row for row, _ in enumerated], [fields[column.name] for _, column in enumerated])
         self._looked_up = [
             (row, codes_by_value(column), unseen_code(column), attrgetter(fields[column.name]))
             for row, column in enumerate(self._columns)
@@ -57,6 +57,7 @@ class Columns:
         n = len(records)
         features = list(map(_get_features, records))
         numbers = np.empty((self._number_count, n))
+        codes = np.empty((len(self._columns), n), np.int32)
         row = 0
         if self._schema.confidence:
             numbers[row] = _confidences(records, faults)
@@ -64,90 +65,64 @@ class Columns:
         if self._schema.outcome.kind == "numerical":
             numbers[row] = np.array(predictions, np.float64)
             row += 1
+        else:
+            codes[0] = self._class_codes(predictions)
         if self._listed:
             numbers[row:] = _listed(features, self._listed, faults)
         else:
-            self._numbers.fill(numbers[row:], features)
-        codes = np.empty((len(self._columns), n), np.int32)
-        if self._schema.outcome.kind == "categorical":
-            codes[0] = self._class_codes(predictions)
-        self._codes.fill(codes, features)
+            packed = self.packed.fill(features)
+            numbers[row:] = packed[: self._numerical]
+            codes[self._coded] = np.nan_to_num(packed[self._numerical :])
         for row, known, unseen, get in self._looked_up:
             codes[row] = np.fromiter(map(known.get, map(get, features), repeat(unseen)), np.int32, n)
         for row, in_features, get in self._present:
             codes[row] = np.fromiter(map(_is_present, map(get, features if in_features else records)), np.int32, n)
         return numbers, codes
 
-    def _class_codes(self, predictions: list[Any]) -> Codes:
-        n = len(predictions)
+    def _class_codes(self, predictions: list[Any]) -> Floats:
         if not self._schema.outcome.strings:
             found = map(self._classes.get, predictions, repeat(unseen_code(self._schema.outcome)))
-            return np.fromiter(found, np.int32, n)
-        try:
-            return np.fromiter(map(_get_code, predictions), np.int32, n)
-        except AttributeError:  # a prediction is missing; its record will be rejected
-            return np.array([0 if prediction is None else prediction.code for prediction in predictions], np.int32)
+            return np.fromiter(found, np.float64, len(predictions))
+        return np.nan_to_num(np.array(predictions, np.float64))  # a missing one makes its record rejected
 
 
-def _kind_of(schema: Schema, name: str) -> str:
-    return next(column.kind for column in schema.features if column.name == name)
+class Packed:
+    """Numbers and coded categories of `features` structs as one matrix.
 
-
-class _NumberRows:
-    """Numbers of `features` structs as rows of a matrix.
-
-    Packing whole records as doubles is twice as fast as letting NumPy look at every value, but takes no None: fields that
-    were ever null go the slower way.
+    Packing a whole struct as doubles is several times faster than letting NumPy look at every value. It takes no None, so
+    the struct has the fields that were ever null behind the others: `order` is how its first fields must stand.
     """
 
     def __init__(self, fields: list[str]) -> None:
         self._fields = fields
-        self._split(frozenset())
+        self._get = _tuple_of(fields)
+        self._expect(set())
 
-    def _split(self, nullable: frozenset[int]) -> None:
-        self._nullable = sorted(nullable)
+    def _expect(self, nullable: set[int]) -> None:
         self._dense = [number for number in range(len(self._fields)) if number not in nullable]
-        self._get_dense = _tuple_of([self._fields[number] for number in self._dense])
-        self._get_nullable = _tuple_of([self._fields[number] for number in self._nullable])
+        self._nullable = sorted(nullable)
         self._pack = struct.Struct(f"{len(self._dense)}d").pack
+        self._leading = itemgetter(slice(0, len(self._dense)))
+        self._get_nullable = _tuple_of([self._fields[number] for number in self._nullable])
+        self.order = [self._fields[number] for number in (*self._dense, *self._nullable)]
 
-    def fill(self, rows: Floats, features: list[Any]) -> None:
-        """Fill `rows` (fields, n) from n structs."""
-        if self._dense:
-            try:
-                packed = b"".join(starmap(self._pack, map(self._get_dense, features)))
-            except struct.error:
-                values = zip(*map(self._get_dense, features), strict=True)
-                found = {number for number, column in zip(self._dense, values, strict=True) if None in column}
-                self._split(frozenset(self._nullable) | found)
-                self.fill(rows, features)
-                return
-            rows[self._dense] = np.frombuffer(packed).reshape(len(features), len(self._dense)).T
-        if self._nullable:
-            found_values = list(map(self._get_nullable, features))
-            rows[self._nullable] = np.array(found_values, np.float64).reshape(len(features), len(self._nullable)).T
-
-
-class _CodeRows:
-    """Codes of categories that the decoder has already turned into members of an enumeration."""
-
-    def __init__(self, rows: list[int], fields: list[str]) -> None:
-        self._rows = rows
-        self._get = _tuple_of([f"{field}.code" for field in fields])
-        self._each = [attrgetter(field) for field in fields]
-        self._pack = struct.Struct(f"{len(rows)}i").pack
-
-    def fill(self, codes: Codes, features: list[Any]) -> None:
-        """Fill the rows of `codes` (c, n) that belong here from n structs."""
-        if not self._rows:
-            return
+    def fill(self, features: list[Any]) -> Floats:
+        """Values (fields, n) of n structs, NaN where one is missing."""
+        n = len(features)
+        found = np.empty((len(self._fields), n))
+        if not self._fields:
+            return found
         try:
-            packed = b"".join(starmap(self._pack, map(self._get, features)))
-        except AttributeError:  # a category is missing somewhere
-            for row, get in zip(self._rows, self._each, strict=True):
-                codes[row] = [0 if member is None else member.code for member in map(get, features)]
-            return
-        codes[self._rows] = np.frombuffer(packed, np.int32).reshape(len(features), len(self._rows)).T
+            packed = b"".join(starmap(self._pack, map(self._leading, map(msgspec.structs.astuple, features))))
+        except struct.error:
+            found[:] = np.array(list(map(self._get, features)), np.float64).reshape(n, len(self._fields)).T
+            self._expect({*self._nullable, *np.flatnonzero(np.isnan(found).any(axis=1)).tolist()})
+            return found
+        found[self._dense] = np.frombuffer(packed).reshape(n, len(self._dense)).T
+        if self._nullable:
+            values = list(map(self._get_nullable, features))
+            found[self._nullable] = np.array(values, np.float64).reshape(n, len(self._nullable)).T
+        return found
 
 
 def _tuple_of(fields: list[str]) -> Callable[[Any], tuple[Any, ...]]:

@@ -163,7 +163,9 @@ class _Reader:
         self._compile()
 
     def _compile(self) -> None:
-        self._kind = record_struct(self._schema, self._codes, self._extras, self._feature_extras)
+        self._kind = record_struct(
+            self._schema, self._codes, self._columns.packed.order, self._extras, self._feature_extras
+        )
         self._decoder = msgspec.json.Decoder(self._kind)
 
     def read(self, block: bytes, latest: float, longest: int, tally: _Tally) -> Batch:
@@ -250,7 +252,10 @@ class _Reader:
         time = times(list(map(_get_timestamp, records)))
         predictions = list(map(_get_prediction, records))
         keep, reasons = self._accept(records, time, predictions, latest)
+        order = self._columns.packed.order
         numbers, codes = self._columns.fill(records, predictions, tally.faults)
+        if self._columns.packed.order is not order:
+            self._compile()
         version, versions = versions_of(list(map(_get_version, records)))
         if reasons:
             # The place of a line among all records becomes its place among the accepted ones.

@@ -61,16 +61,16 @@ def feature_key(column: Column) -> str:
     return column.name.removeprefix(FEATURE)
 
 
-class Code(enum.Enum):
-    """Base of the enumerations that let the decoder turn a category into its code, without making a string of it."""
+class Code(float, enum.Enum):
+    """Base of the enumerations that let the decoder turn a category into its code, without making a string of it.
 
-    code: int
+    Members are floats, so that they can be packed together with numbers.
+    """
 
     def __new__(cls, text: str, code: int) -> Self:
         """Make the member of a category."""
-        member = object.__new__(cls)
+        member = float.__new__(cls, code)
         member._value_ = text
-        member.code = code
         return member
 
     @classmethod
@@ -105,10 +105,16 @@ def fits_struct(name: str) -> bool:
     return '"' not in name and "\\" not in name and min(name, default=" ") >= " "
 
 
-def features_struct(schema: Schema, codes: dict[str, type[Code]], extras: tuple[str, ...]) -> type[msgspec.Struct]:
-    """Struct of the `features` object: attribute f0, f1, ... per feature of the schema, x0, x1, ... per unknown one."""
+def features_struct(
+    schema: Schema, codes: dict[str, type[Code]], order: list[str], extras: tuple[str, ...]
+) -> type[msgspec.Struct]:
+    """Struct of the `features` object: attribute f0, f1, ... per feature of the schema, x0, x1, ... per unknown one.
+
+    The attributes in `order` come first, in that order.
+    """
     fields: list[Any] = []
-    for number, column in object_features(schema):
+    place = {field: number for number, field in enumerate(order)}
+    for number, column in sorted(object_features(schema), key=lambda f: place.get(f"f{f[0]}", len(order))):
         kind = _column_type(column, codes)
         fields.append((f"f{number}", kind, msgspec.UNSET if kind is _RAW else None))
     fields += [(f"x{number}", _RAW, msgspec.UNSET) for number in range(len(extras))]
@@ -120,16 +126,20 @@ def features_struct(schema: Schema, codes: dict[str, type[Code]], extras: tuple[
 
 
 def record_struct(
-    schema: Schema, codes: dict[str, type[Code]], extras: tuple[str, ...], feature_extras: tuple[str, ...]
+    schema: Schema,
+    codes: dict[str, type[Code]],
+    order: list[str],
+    extras: tuple[str, ...],
+    feature_extras: tuple[str, ...],
 ) -> type[msgspec.Struct]:
     """Struct of a whole record; unknown fields met so far are its attributes x0, x1, ...
 
-    `codes` has the enumeration of every categorical column of strings.
+    `codes` has the enumeration of every categorical column of strings, `order` how the features' attributes must stand.
     """
     features: Any
     match schema.layout:
         case "object":
-            kind = features_struct(schema, codes, feature_extras)
+            kind = features_struct(schema, codes, order, feature_extras)
             features = ("features", kind, msgspec.field(default_factory=kind))
         case "list":
             features = ("features", list[float | None], msgspec.field(default_factory=list))
