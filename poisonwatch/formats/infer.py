@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from poisonwatch.errors import BaselineError
-from poisonwatch.formats.lenient import Rejected, load_object, timestamp_of
+from poisonwatch.formats.lenient import Rejected, load_object, timestamp_of, version_of
 from poisonwatch.formats.records import fits_struct, name_of
 from poisonwatch.profile.indicators import CONFIDENCE, FEATURE, OUTCOME
 from poisonwatch.types import Column, Schema
@@ -228,13 +228,8 @@ class _Inspector:
 
 def _version(value: object) -> str:
     """The name under which the decoder counts a model version; empty where it takes the record for unversioned."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            return ""
-        return name_of(number) if math.isfinite(number) else ""
-    return name_of(value) if isinstance(value, str) else ""
+    version = version_of(value, Counter())
+    return "" if version is None else name_of(version)
 
 
 def _confidence(record: dict[str, Any]) -> object:

@@ -93,7 +93,7 @@ def read_record(line: bytes, kind: Any, schema: Schema, codes: dict[str, type[Co
         "text": _text(loaded, "text", faults) if schema.text else None,
         "embedding": msgspec.UNSET if loaded.get("embedding") is None else msgspec.Raw(b"[]"),
         "model": model,
-        "model_version": _version(loaded.get("model_version"), faults),
+        "model_version": version_of(loaded.get("model_version"), faults),
     }
     features = loaded.get("features")
     if schema.layout == "object":
@@ -156,7 +156,8 @@ def _text(values: dict[str, Any], key: str, faults: Counter[str], name: str | No
     return None
 
 
-def _version(value: object, faults: Counter[str]) -> str | float | None:
+def version_of(value: object, faults: Counter[str]) -> str | float | None:
+    """A model version as it was given, or None where there is none that could be one."""
     if value is None or isinstance(value, str):
         return value
     number = _finite(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
