@@ -17,7 +17,7 @@ from poisonwatch.detect.distance import FEWEST, distances
 from poisonwatch.detect.evidence import collect
 from poisonwatch.detect.kernel import Memory
 from poisonwatch.detect.shift import Shift
-from poisonwatch.profile.indicators import CANARY_CLASS, CANARY_CONFIDENCE, INPUTS, OUTPUTS, QUALITY
+from poisonwatch.profile.indicators import CANARY_CLASS, CANARY_CONFIDENCE, INPUTS, OUTPUTS, QUALITY, REJECTED
 from poisonwatch.profile.traffic import Traffic
 from poisonwatch.profile.window import Window, Windows
 from poisonwatch.types import OTHER_VERSIONS, Evidence, Report, VersionFacts
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from poisonwatch.profile.baseline import Baseline
-    from poisonwatch.types import Batch, Floats, Ints
+    from poisonwatch.types import Batch, Ints
 
 
 class Settings(NamedTuple):
@@ -110,9 +110,7 @@ class Monitor:
         # The first version is the one that the reference shows; every later one may differ as a retraining does.
         self._first = Shift(baseline, floor, shares)
         self._later = Shift(baseline, floor + np.where(group_of == OUTPUTS, settings.retrain_floor, 0.0), shares)
-        self._lines = Shift(
-            lines, settings.effect_floor + 3.5 * lines.day_noise, {QUALITY: settings.shares["rejected"]}
-        )
+        self._lines = Shift(lines, settings.effect_floor + 3.5 * lines.day_noise, {QUALITY: settings.shares[REJECTED]})
         self._canary = Canary(
             baseline,
             settings.canary_floor,
@@ -220,7 +218,9 @@ class Monitor:
     def _judge_lines(self, window: Window) -> list[Evidence]:
         kept = sum(int(profile[0]) for profile in window.profiles.values())
         counts = np.array([kept + window.lost, window.lost], np.int64)
-        elapsed = self._settings.window if np.isinf(self._lines_judged) else window.end - self._lines_judged
+        # Lines lost before any prediction were judged at the clock's time, which may be later than the log's.
+        since = window.end - self._lines_judged
+        elapsed = since if self._settings.window <= since < np.inf else self._settings.window
         self._lines.step(self._lines_memory, counts, elapsed / self._settings.period, window.start)
         self._lines_judged = window.end
         return self._collect_lines()
@@ -256,26 +256,16 @@ class Monitor:
         stable = self._traffic.stable
         if stable is None or not any(canary == name for canary, _ in self._pairs):
             return found
-        pair = self._pairs.get((name, stable))
-        if pair is None and name == stable:
+        if name == stable:
             # It took the place of the version that it was compared with: what was found then can neither grow nor fade.
-            pair = _Pair(0.0, version.totals, version.totals, self._canary.begin())
-        if pair is not None and (name == stable or pair.memory.asked.any()):
-            found += collect(
-                self.model,
-                name,
-                pair.memory,
-                self._canary.bets,
-                self._canary_texts,
-                self._canary_rates,
-                self._canary_floor,
-                None if name == stable else stable,
-            )
-        return found
-
-    @property
-    def _canary_rates(self) -> Floats:
-        return self._baseline.rate[self._canary.indicators]
+            memory, against = self._canary.begin(), None
+        else:
+            pair = self._pairs.get((name, stable))
+            if pair is None or not pair.memory.asked.any():
+                return found
+            memory, against = pair.memory, stable
+        rates, floor = self._baseline.rate[self._canary.indicators], self._canary_floor
+        return found + collect(self.model, name, memory, self._canary.bets, self._canary_texts, rates, floor, against)
 
     def _collect_lines(self) -> list[Evidence]:
         texts = tuple(indicator.text for indicator in self._lines.baseline.questions.indicators)

@@ -240,6 +240,23 @@ def test_a_log_that_becomes_unreadable_is_held(tmp_path: Path) -> None:
     app.close(now)
 
 
+def test_unreadable_lines_before_any_data_do_not_make_it_late(tmp_path: Path) -> None:
+    """They are judged by the clock; predictions of an earlier time that come afterwards are all counted."""
+    folder = Folder(tmp_path / "a", quiet_seconds=60)
+    now = START + 86400
+    append(folder.log, b"{]\n" * 500)
+    app = folder.app()
+    app.start(now)
+    work(app, now)
+    app.idle(now + 60)
+    assert [alert.cause.value for alert in app.models["mail"].standing.alerts.values()] == ["data_quality"]
+    append(folder.log, lines(predictions(300)))
+    work(app, now + 61)
+    app.idle(now + 121)
+    assert (seen(app), monitor(app).late) == (300, 0)
+    app.close(now)
+
+
 def test_idle_before_any_data(tmp_path: Path) -> None:
     """Waiting for a file that does not exist yet judges nothing, however long it takes."""
     folder = Folder(tmp_path / "a")

@@ -51,7 +51,7 @@ class Traffic:
 
     def note(self, time: float, counts: dict[str, int]) -> list[str]:
         """Take the predictions of one closed window into account, by version; the versions that are gone now."""
-        passed = min(time - self._judged, CONCURRENT) if math.isfinite(self._judged) else 0.0
+        passed = min(max(time - self._judged, 0.0), CONCURRENT) if math.isfinite(self._judged) else 0.0
         self._judged = time
         for presence in self._presence.values():
             presence.recent *= math.exp(-passed / CONCURRENT)

@@ -81,11 +81,12 @@ class Windows:
     def flush(self, now: float) -> Iterator[Window]:
         """Close everything: nothing more comes for now. What comes later for later windows is in time.
 
-        Lost lines that no prediction told the time of are counted at `now`.
+        Lost lines that no prediction told the time of are counted at `now`; they move the time of the log nowhere.
         """
         if self._lost_before_any:
-            self._window(int(now // self._width)).lost += self._lost_before_any
+            which, lost = int(now // self._width), self._lost_before_any
             self._lost_before_any = 0
+            yield Window(which * self._width, (which + 1) * self._width, lost=lost)
         if self._open:
             self._newest = max(self._newest, (max(self._open) + 1) * self._width + self._lateness)
             yield from self._close()

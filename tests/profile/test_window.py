@@ -184,3 +184,14 @@ def test_lines_rejected_after_a_flush_are_not_lost() -> None:
     list(windows.flush(0.0))
     closed(windows, [small_batch([], rng, rejected_at=[0, 0])])
     assert [(window.start, window.lost) for window in windows.flush(0.0)] == [(10.0, 2)]
+
+
+def test_lines_lost_before_any_prediction_do_not_make_the_log_late() -> None:
+    """They are judged at the clock's time; the log may tell of an earlier time and is in time all the same."""
+    rng = np.random.default_rng(8)
+    windows = Windows(QUESTIONS, 10.0, 0.0)
+    closed(windows, [small_batch([], rng, rejected_at=[0, 0, 0])])
+    assert [(window.start, window.lost) for window in windows.flush(1000.0)] == [(1000.0, 3)]
+    closed(windows, [small_batch([5.0, 7.0], rng)])
+    assert windows.late == 0
+    assert [(window.start, window.lost) for window in windows.flush(1001.0)] == [(0.0, 0)]
