@@ -63,7 +63,7 @@ def _rfc3339(at: float) -> str:
 def decode(reference: Path, log: Path) -> None:
     """Decode to columns with the product's own code, and do nothing with them."""
     from poisonwatch.formats.jsonl import JsonlPredictions
-    from poisonwatch.reference import load
+    from poisonwatch.reference.file import load
     from poisonwatch.sources.log import blocks
 
     learned = load(reference)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from poisonwatch.config import DetectionConfig
     from poisonwatch.monitor import Monitor
-    from poisonwatch.reference import Reference
+    from poisonwatch.reference.file import Reference
     from poisonwatch.sinks.deadletter import DeadLetters
     from poisonwatch.sinks.journal import Journal
     from poisonwatch.sinks.lock import Lock

@@ -10,7 +10,7 @@ from poisonwatch.errors import BaselineError, PoisonwatchError
 from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
 from poisonwatch.judge.budget import SHARES, period_of_model
 from poisonwatch.monitor import Monitor, Settings
-from poisonwatch.reference import build, load_or_build
+from poisonwatch.reference.build import build, load_or_build
 from poisonwatch.sinks.deadletter import DeadLetters
 from poisonwatch.sinks.journal import Journal
 from poisonwatch.sinks.lock import Lock
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from poisonwatch.config import Config
-    from poisonwatch.reference import Reference
+    from poisonwatch.reference.file import Reference
 
 UNNAMED = "default"
 """Name of a model that its log does not name."""

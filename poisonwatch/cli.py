@@ -204,7 +204,7 @@ def reference() -> None:
 def reference_build(logs: tuple[Path, ...], out: Path, model: str | None) -> None:
     """Learn what normal predictions look like from LOGS that are known to be clean."""
     from poisonwatch.assemble import learn
-    from poisonwatch.reference import save
+    from poisonwatch.reference.file import save
 
     _check_output("--out", out, logs)
     with _progress("reference", [*logs, *logs]) as advance:
@@ -217,7 +217,7 @@ def reference_build(logs: tuple[Path, ...], out: Path, model: str | None) -> Non
 @click.argument("file", type=FILE)
 def reference_show(file: Path) -> None:
     """Say what a reference FILE holds."""
-    from poisonwatch.reference import in_words, load
+    from poisonwatch.reference.file import in_words, load
 
     click.echo(in_words(load(file)))
 

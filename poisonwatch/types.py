@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     Codes = NDArray[np.int32]
+    Words = NDArray[np.uint64]
+    Bools = NDArray[np.bool_]
+    Vectors = NDArray[np.float32]
+    Texts = NDArray[np.object_]
 
 UNVERSIONED = "unversioned"
 """The model version of a prediction that names none."""
@@ -30,10 +34,10 @@ OTHER_VERSIONS = "other"
 class Column(msgspec.Struct, frozen=True, kw_only=True):
     """One thing asked of every prediction.
 
-    `kind` is `numerical` (a row of `Batch.numbers`) or `categorical`, `text`, `embedding` (a row of `Batch.codes`;
-    of text and embeddings only the presence is kept). `values` are the categories with a code of their own, most
-    frequent first; `folded` are categories known from the reference that share one code; `strings` says that all of them
-    came as JSON strings.
+    `kind` is `numerical` (a row of `Batch.numbers`) or one of those that make a row of `Batch.codes`: `categorical`;
+    `text` (a row of `Batch.texts` too); `embedding` (its `width` numbers are rows of `Batch.embeddings` too); `opaque`,
+    of which only the presence is kept. `values` are the categories with a code of their own, most frequent first;
+    `folded` are categories known from the reference that share one code; `strings` says that all of them came as JSON strings.
     """
 
     name: str
@@ -41,14 +45,15 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
     strings: bool = False
+    width: int = 0
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
     """What a model's predictions look like, learned from its reference, never from live data.
 
     `outcome` is the column of the prediction itself: categorical with the classes as values, or numerical.
-    `features` are the features in the order of the columns; `layout` says whether a record's `features` is an
-    `object`, a `list` of numbers, or `none`. `confidence`, `text` and `embedding` say whether the records carry them.
+    `features` are the features in the order of the columns, then the record's own `segment`, `text` and `embedding` where
+    there are any; `layout` says whether a record's `features` is an `object`, a `list` of numbers, or `none`.
     """
 
     model: str | None
@@ -56,8 +61,6 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[Column, ...]
     layout: str
     confidence: bool
-    text: bool
-    embedding: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,9 @@ class Batch:
     """Columnar micro-batch of predictions of one model, in the order of the log.
 
     `time` (n,) seconds; `version` (n,) codes into `versions`; `numbers` (d, n) with NaN for missing;
-    `codes` (c, n) with 0 for missing. Rows are laid out as `profile.indicators.Questions` says.
+    `codes` (c, n) with 0 for missing; rows are laid out as `profile.indicators.Questions` says. `ids` (n,), `labels`
+    (n,) and `texts` (t, n) are strings, empty where missing; `embeddings` (e, n) with NaN for missing. `marks` (m, n) say which predictions
+    belong to the subsets that slices are counted in; a decoder leaves none.
     `rejected_at` (r,) ascending: before which prediction each rejected line stood.
     """
 
@@ -75,17 +80,26 @@ class Batch:
     versions: tuple[str, ...]
     numbers: Floats
     codes: Codes
+    ids: Texts
+    labels: Texts
+    texts: Texts
+    embeddings: Vectors
+    marks: Bools
     rejected_at: Ints
 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """Labels that arrive after their predictions, in the order of the log; all arrays (n,)."""
+    """Labels that arrive after their predictions, in the order of the log; all arrays (n,).
+
+    `source` is empty where none is named. `attributes` has, per label, what its source shares with others, as `name=value`.
+    """
 
     time: Floats
-    prediction_id: tuple[str, ...]
-    label: tuple[str, ...]
-    source: tuple[str | None, ...]
+    ids: Texts
+    labels: Texts
+    sources: Texts
+    attributes: Texts
 
 
 @dataclass(frozen=True, slots=True)

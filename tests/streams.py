@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from poisonwatch.formats.jsonl import JsonlPredictions
 from poisonwatch.profile.baseline import Baseline
 from poisonwatch.profile.indicators import ask, code_count
 from poisonwatch.profile.odds import logit
-from poisonwatch.reference import build
+from poisonwatch.reference.build import build
 from poisonwatch.types import Batch, Column, Schema
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from poisonwatch.agent import Watched
     from poisonwatch.profile.indicators import Questions
-    from poisonwatch.reference import Reference
+    from poisonwatch.reference.file import Reference
     from poisonwatch.types import Floats, Ints
 
 START = 1_767_600_000.0
@@ -112,8 +113,6 @@ SMALL = Schema(
     ),
     layout="object",
     confidence=True,
-    text=True,
-    embedding=False,
 )
 """One column of every kind."""
 
@@ -137,7 +136,20 @@ def small_batch(
     columns = (SMALL.outcome, *SMALL.features[1:])
     codes = np.stack([rng.integers(0, code_count(column), n) for column in columns]).astype(np.int32)
     version = rng.integers(0, len(versions), n).astype(np.int32)
-    return Batch("mail", times, version, versions, numbers, codes, np.array(sorted(rejected_at), np.int64))
+    return Batch(
+        model="mail",
+        time=times,
+        version=version,
+        versions=versions,
+        numbers=numbers,
+        codes=codes,
+        ids=np.array([f"p{number}" for number in rng.integers(0, 1 << 40, n)], np.object_),
+        labels=np.full(n, "", np.object_),
+        texts=np.full((1, n), "one two three four", np.object_),
+        embeddings=np.empty((0, n), np.float32),
+        marks=np.empty((0, n), np.bool_),
+        rejected_at=np.array(sorted(rejected_at), np.int64),
+    )
 
 
 def chopped(whole: Batch, cuts: Iterable[int]) -> list[Batch]:
@@ -159,14 +171,14 @@ def chopped(whole: Batch, cuts: Iterable[int]) -> list[Batch]:
 
 def _part(whole: Batch, of: Ints, rejected_at: Ints) -> Batch:
     met = list(dict.fromkeys(whole.version[of].tolist()))
-    return Batch(
-        model=whole.model,
+    columns = ("numbers", "codes", "ids", "labels", "texts", "embeddings", "marks")
+    return dataclasses.replace(
+        whole,
         time=whole.time[of],
         version=np.array([met.index(code) for code in whole.version[of].tolist()], np.int32),
         versions=tuple(whole.versions[code] for code in met),
-        numbers=whole.numbers[:, of],
-        codes=whole.codes[:, of],
         rejected_at=rejected_at,
+        **{name: getattr(whole, name)[..., of] for name in columns},
     )
 
 

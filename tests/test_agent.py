@@ -17,7 +17,8 @@ from poisonwatch import checkpoint
 from poisonwatch.agent import App, EventClock, run
 from poisonwatch.assemble import replay, sidecar, watch
 from poisonwatch.config import Config, DetectionConfig, LimitsConfig
-from poisonwatch.reference import build, load, save
+from poisonwatch.reference.build import build
+from poisonwatch.reference.file import load, save
 from poisonwatch.sinks.journal import Journal, read
 from poisonwatch.sources.merge import Merge
 from tests.streams import START, Record, lines, merged, predictions, reference, write

@@ -20,7 +20,7 @@ from poisonwatch import __version__
 from poisonwatch.cli import DEFAULT_ADDRESS, cli, main
 from poisonwatch.config import WebConfig
 from poisonwatch.demo import CONFIG
-from poisonwatch.reference import load
+from poisonwatch.reference.file import load
 from poisonwatch.server.app import STALE
 from poisonwatch.sinks.journal import Journal, read
 from poisonwatch.sinks.snapshot import Published

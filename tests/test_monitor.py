@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from poisonwatch.reference import Reference
+    from poisonwatch.reference.file import Reference
     from tests.streams import Record
 
 DAY = 86400.0
@@ -178,8 +179,8 @@ def constant(times: list[float], version: str = "v1") -> Batch:
     n = len(times)
     codes = np.ones((3, n), np.int32)
     numbers = np.tile([[0.5], [0.0]], n)
-    none = np.empty(0, np.int64)
-    return Batch("mail", np.array(times), np.zeros(n, np.int32), (version,), numbers, codes, none)
+    drawn = small_batch(times, np.random.default_rng(0), (version,))
+    return dataclasses.replace(drawn, numbers=numbers, codes=codes)
 
 
 def test_evidence_carries_the_time_of_empty_windows() -> None:
@@ -467,7 +468,7 @@ def test_rejected_lines_are_a_matter_of_the_log(learned: Reference) -> None:
     rejected = np.arange(1800, 3600, 10)
     told = Seen(
         learned,
-        [Batch(whole.model, whole.time, whole.version, whole.versions, whole.numbers, whole.codes, rejected)],
+        [dataclasses.replace(whole, rejected_at=rejected)],
     )
     assert told.firing() == {(QUALITY, None, Cause.DATA_QUALITY, Severity.TICKET)}
     (alert,) = (a for a in told.alerts if a.state is AlertState.FIRING)

@@ -7,53 +7,87 @@ import struct
 from datetime import datetime
 from itertools import repeat, starmap
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from poisonwatch.formats.records import codes_by_value, listed_features, name_of, object_features
-from poisonwatch.profile.indicators import MISSING_CODE, code_rows, number_rows, unseen_code
+from poisonwatch.formats.records import (
+    IDENTITIES,
+    LONGEST_NAME,
+    codes_by_value,
+    listed_features,
+    name_of,
+    object_features,
+    own_columns,
+)
+from poisonwatch.profile.indicators import MISSING_CODE, code_rows, embedding_width, number_rows, text_rows, unseen_code
 from poisonwatch.types import UNVERSIONED
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Sequence
 
-    from poisonwatch.types import Codes, Floats, Schema
+    from poisonwatch.types import Codes, Column, Floats, Schema, Texts, Vectors
 
 NULL = msgspec.Raw(b"null")
 
 _get_features = attrgetter("features")
 _get_confidence = attrgetter("confidence")
+_get_ids = [attrgetter(name) for name in IDENTITIES]
+
+
+class Filled(NamedTuple):
+    """Columns of n records: see `types.Batch`."""
+
+    numbers: Floats
+    codes: Codes
+    ids: Texts
+    labels: Texts
+    texts: Texts
+    embeddings: Vectors
 
 
 class Columns:
-    """Numbers and codes of the records of one schema, laid out as `profile.indicators` says."""
+    """The columns of the records of one schema, laid out as `profile.indicators` says."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._number_count, self._columns = len(number_rows(schema)), code_rows(schema)
         fields = {column.name: f"f{number}" for number, column in object_features(schema)}
+        own = own_columns(schema)
+
+        def getter(column: Column) -> tuple[bool, Callable[[Any], Any]]:
+            """Whether a column's value is in `features`, and how to get it there or in the record."""
+            return column.name not in own, attrgetter(fields.get(column.name, column.name))
+
         numerical = [fields[c.name] for _, c in object_features(schema) if c.kind == "numerical"]
-        coded = [(row, fields[c.name]) for row, c in enumerate(self._columns) if c.strings and c is not schema.outcome]
+        coded = [(row, fields[c.name]) for row, c in enumerate(self._columns) if c.strings and c.name in fields]
         self.packed = Packed([*numerical, *(field for _, field in coded)])
         self._numerical, self._coded = len(numerical), [row for row, _ in coded]
         self._listed = listed_features(schema)
         self._looked_up = [
             (row, codes_by_value(column), unseen_code(column), attrgetter(fields[column.name]))
             for row, column in enumerate(self._columns)
-            if column.kind == "categorical" and not column.strings and column is not schema.outcome
+            if column.kind == "categorical" and not column.strings and column.name in fields
         ]
+        self._segment = next(
+            (
+                (row, None if column.strings else codes_by_value(column), unseen_code(column))
+                for row, column in enumerate(self._columns)
+                if column.name in own and column.kind == "categorical"
+            ),
+            None,
+        )
         self._present = [
-            (row, column.name in fields, attrgetter(fields.get(column.name, column.name)))
-            for row, column in enumerate(self._columns)
-            if column.kind != "categorical"
+            (row, *getter(column)) for row, column in enumerate(self._columns) if column.kind != "categorical"
         ]
+        self._texts = [getter(column) for column in text_rows(schema)]
+        self._width = embedding_width(schema)
         self._classes = codes_by_value(schema.outcome)
 
-    def fill(self, records: list[Any], predictions: list[Any], faults: Counter[str]) -> tuple[Floats, Codes]:
-        """Numbers (d, n) and codes (c, n) of n records."""
+    def fill(self, records: list[Any], predictions: list[Any], faults: Counter[str]) -> Filled:
+        """Columns of n records."""
         n = len(records)
         features = list(map(_get_features, records))
         numbers = np.empty((self._number_count, n))
@@ -77,7 +111,33 @@ class Columns:
             codes[row] = np.fromiter(map(known.get, map(get, features), repeat(unseen)), np.int32, n)
         for row, in_features, get in self._present:
             codes[row] = np.fromiter(map(_is_present, map(get, features if in_features else records)), np.int32, n)
-        return numbers, codes
+        if self._segment is not None:
+            row, known_segments, unseen = self._segment
+            segments = map(_get_segment, records)
+            codes[row] = (
+                _without_nan(np.array(list(segments), np.float64))
+                if known_segments is None
+                else np.fromiter(map(known_segments.get, segments, repeat(unseen)), np.int32, n)
+            )
+        texts = np.empty((len(self._texts), n), np.object_)
+        for row, (in_features, get) in enumerate(self._texts):
+            texts[row] = [value or "" for value in map(get, features if in_features else records)]
+        labels = names(list(map(_get_label, records)))
+        return Filled(numbers, codes, identities(records), labels, texts, self._embeddings(records, faults))
+
+    def _embeddings(self, records: list[Any], faults: Counter[str]) -> Vectors:
+        if not self._width:
+            return np.empty((0, len(records)), np.float32)
+        values = [record.embedding for record in records]
+        if all(value is not None and len(value) == self._width for value in values):
+            return np.array(values, np.float32).reshape(-1, self._width).T
+        found = np.full((self._width, len(records)), np.nan, np.float32)
+        for index, value in enumerate(values):
+            if value is not None and len(value) == self._width:
+                found[:, index] = np.array(value, np.float32)
+            elif value is not None:
+                faults["embedding_wrong_length"] += 1
+        return found
 
     def _class_codes(self, predictions: list[Any]) -> Floats:
         if not self._schema.outcome.strings:
@@ -137,6 +197,33 @@ def _tuple_of(fields: list[str]) -> Callable[[Any], tuple[Any, ...]]:
         get = attrgetter(fields[0])
         return lambda record: (get(record),)
     return attrgetter(*fields) if fields else lambda _: ()
+
+
+def identities(records: list[Any]) -> Texts:
+    """Ids (n,) of records or labels as text: the first field that holds one, else empty."""
+    found = list(map(_get_ids[0], records))
+    for get in _get_ids[1:]:
+        if None not in found:
+            break
+        found = [get(record) if known is None else known for record, known in zip(records, found, strict=True)]
+    return names(found)
+
+
+def names(values: list[Any]) -> Texts:
+    """Canonical texts (n,) of names; empty for None."""
+    found = np.empty(len(values), np.object_)
+    if values.count(None) == len(values):
+        found[:] = ""
+        return found
+    plain = set(map(type, values)) <= {str}
+    if not plain or not "".join(values).isprintable() or max(map(len, values), default=0) > LONGEST_NAME:
+        values = ["" if value is None else name_of(value) for value in values]
+    found[:] = values
+    return found
+
+
+_get_segment = attrgetter("segment")
+_get_label = attrgetter("label")
 
 
 def _is_present(value: object) -> bool:

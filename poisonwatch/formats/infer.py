@@ -13,8 +13,8 @@ import numpy as np
 
 from poisonwatch.errors import BaselineError
 from poisonwatch.formats.lenient import Rejected, load_object, timestamp_of, version_of
-from poisonwatch.formats.records import fits_struct, name_of
-from poisonwatch.profile.indicators import CONFIDENCE, FEATURE, OUTCOME
+from poisonwatch.formats.records import OWN, fits_struct, name_of
+from poisonwatch.profile.indicators import CONFIDENCE, EMBEDDING, FEATURE, OUTCOME, SEGMENT, TEXT
 from poisonwatch.types import Column, Schema
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ MOST_CLASSES = 50
 MOST_CATEGORIES = 20
 """Classes and categories with an indicator of their own; the others share one."""
 
+MOST_SEGMENTS = 200
+"""Segments with an indicator of their own: errors are watched in each."""
+
 MOST_KNOWN = 1_000
 """Categories that count as seen before. A feature with more is no category; of more classes the rest counts as unseen."""
 
@@ -38,6 +41,9 @@ MOST_MET_ONCE = 0.1
 MOST_FEATURES = 500
 TEXT_WORDS = 3.0
 """A string feature with more words than this on average is text, not a category."""
+
+WIDEST = 4096
+"""Numbers of an embedding; of a wider one only the presence is watched."""
 
 MOST_VERSIONS = 16
 """Model versions that are told, the most frequent ones."""
@@ -55,6 +61,7 @@ class _Seen:
     met: int = 0
     names: Counter[str] = field(default_factory=Counter)
     half: Counter[str] = field(default_factory=Counter)
+    widths: Counter[int] = field(default_factory=Counter)
     words: int = 0
     whole: bool = True
 
@@ -68,7 +75,10 @@ class _Seen:
             self._name(value, "string", rng)
             self.words += len(value.split())
         elif isinstance(value, list):
-            self.kinds["list"] += 1
+            vector = 0 < len(value) <= WIDEST and all(isinstance(v, float | int) for v in value)
+            self.kinds["vector" if vector else "list"] += 1
+            if vector:
+                self.widths[len(value)] += 1
         elif value is not None:
             self.kinds["object"] += 1
 
@@ -119,18 +129,28 @@ class _Seen:
     def column(self, name: str, most: int) -> Column:
         """The column that these values make."""
         total = self.kinds.total()
-        if not total or self.kinds["list"] or self.kinds["object"] == total:
+        if self.kinds["vector"] and self.kinds["vector"] == total and len(self.widths) == 1 and name == EMBEDDING:
+            return Column(name=name, kind="embedding", values=("present",), width=next(iter(self.widths)))
+        if not total or self.kinds["vector"] or self.kinds["list"] or self.kinds["object"] == total:
             # Null throughout too: the field is known, and that it is filled one day is worth telling.
-            return Column(name=name, kind="embedding", values=("present",))
+            return Column(name=name, kind="opaque", values=("present",))
         if self.kinds["number"] == total:
             return Column(name=name, kind="numerical")
         strings = self.kinds["string"] == total
         if strings and self.words / total > TEXT_WORDS:
             return Column(name=name, kind="text", values=("present",))
         if len(self.names) > MOST_KNOWN or sum(count == 1 for count in self.names.values()) > MOST_MET_ONCE * total:
-            # Only text has to be strings; of an embedding the decoder takes any value.
-            return Column(name=name, kind="text" if strings else "embedding", values=("present",))
+            return Column(name=name, kind="opaque", values=("present",))
         return self.categories(name, most)
+
+    def own_column(self, name: str) -> Column:
+        """The column of a field of the record itself: a segment is a category whatever it looks like, a text is text."""
+        if name == SEGMENT and not (self.kinds["list"] or self.kinds["vector"] or self.kinds["object"]):
+            return self.categories(name, MOST_SEGMENTS)
+        if name == TEXT and self.kinds["string"] == self.kinds.total():
+            return Column(name=name, kind="text", values=("present",))
+        found = self.column(name, MOST_CATEGORIES)
+        return found if found.kind == "embedding" else Column(name=name, kind="opaque", values=("present",))
 
     def categories(self, name: str, most: int) -> Column:
         """A categorical column: the most frequent values with codes of their own, the rest folded."""
@@ -177,7 +197,8 @@ class _Inspector:
         self.features: dict[str, _Seen] = {}
         self.widths: Counter[int] = Counter()
         self.listed: list[_Seen] = []
-        self.text = self.embedding = self.records = self.timed = self.ignored = 0
+        self.own: dict[str, _Seen] = {}
+        self.records = self.timed = self.ignored = 0
         self.first, self.last = math.inf, -math.inf
         self.labelled: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
@@ -202,8 +223,9 @@ class _Inspector:
             self.versions[version] += 1
         self.outcome.note(prediction, self._rng)
         self.confidence.note(_confidence(record), self._rng)
-        self.text += isinstance(record.get("text"), str)
-        self.embedding += isinstance(record.get("embedding"), list)
+        for name in OWN:
+            if record.get(name) is not None:
+                self.own.setdefault(name, _Seen()).note(record[name], self._rng)
         self._note_features(record.get("features"))
         label = record.get("label")
         if label is not None and not isinstance(label, list | dict):
@@ -291,6 +313,10 @@ def _conclude(found: _Inspector, model: str | None) -> Inference:
     for name, seen in found.features.items():
         features.append(seen.column(FEATURE + name, MOST_CATEGORIES))
         seen_by_name[features[-1].name] = seen
+    for name in OWN:
+        if name in found.own:
+            features.append(found.own[name].own_column(name))
+            seen_by_name[name] = found.own[name]
     outcome = _outcome(found.outcome)
     seen_by_name[OUTCOME] = found.outcome
     confidence = found.confidence.kinds["number"] > 0
@@ -307,11 +333,9 @@ def _conclude(found: _Inspector, model: str | None) -> Inference:
     schema = Schema(
         model=model if model is not None else next(iter(found.models), None),
         outcome=outcome,
-        features=(*features, *_presence(found)),
+        features=tuple(features),
         layout="list" if found.listed else "object" if found.features else "none",
         confidence=confidence,
-        text=bool(found.text),
-        embedding=bool(found.embedding),
     )
     return Inference(
         schema=schema,
@@ -343,12 +367,3 @@ def _outcome(seen: _Seen) -> Column:
     if numeric and not (seen.whole and len(seen.names) <= MOST_NUMERIC_CLASSES):
         return Column(name=OUTCOME, kind="numerical")
     return seen.categories(OUTCOME, MOST_CLASSES)
-
-
-def _presence(found: _Inspector) -> list[Column]:
-    """The record's own text and embedding, as columns of which the presence is counted."""
-    return [
-        Column(name=name, kind=name, values=("present",))
-        for name, there in (("text", found.text), ("embedding", found.embedding))
-        if there
-    ]

@@ -7,12 +7,12 @@ from collections import Counter
 from datetime import datetime
 from itertools import repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from poisonwatch.formats.columns import Columns, times, versions_of
+from poisonwatch.formats.columns import Columns, Filled, identities, names, times, versions_of
 from poisonwatch.formats.lenient import Rejected, load_object, read_record, timestamp_of
 from poisonwatch.formats.records import (
     EARLIEST,
@@ -25,7 +25,6 @@ from poisonwatch.formats.records import (
     record_struct,
     seconds,
 )
-from poisonwatch.profile.indicators import code_rows, number_rows
 from poisonwatch.types import Batch, Decoded, Feedback
 
 if TYPE_CHECKING:
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16
 """Bytes that are held as Python objects at once: more of them fall out of the processor's cache."""
+
+MOST_ATTRIBUTES = 8
+"""Attributes of a label's source that are read, the first by name."""
 
 MOST_SAMPLES = 3
 LONGEST_SAMPLE = 500
@@ -150,13 +152,21 @@ def _decoded(batches: list[Batch], tally: _Tally) -> Decoded:
     )
 
 
+class _Part(NamedTuple):
+    """Columns of one chunk; `version` holds codes into `versions`."""
+
+    time: Floats
+    version: Codes
+    versions: tuple[str, ...]
+    columns: Filled
+
+
 class _Reader:
     """Decodes the predictions of one model."""
 
     def __init__(self, model: str, schema: Schema, *, timed: bool) -> None:
         self._model, self._schema, self._timed = model, schema, timed
         self._columns = Columns(schema)
-        self._shape = len(number_rows(schema)), len(code_rows(schema))
         self._codes = code_types(schema)
         self._extras: tuple[str, ...] = ()
         self._feature_extras: tuple[str, ...] = ()
@@ -177,22 +187,25 @@ class _Reader:
             known = len(tally.at)
             records = self._records(chunk, longest, tally)
             part = self._part(records, latest, tally, known, kept)
-            kept += part[0].size
+            kept += part.time.size
             parts.append(part)
         versions: dict[str, int] = {}
         codes = [
-            np.array([versions.setdefault(name, len(versions)) for name in part[2]], np.int32)[part[1]]
+            np.array([versions.setdefault(name, len(versions)) for name in part.versions], np.int32)[part.version]
             for part in parts
         ]
+        if not parts:
+            parts, codes = [self._part([], latest, tally, 0, 0)], [np.empty(0, np.int32)]
+        columns = Filled(
+            *(np.concatenate(column, axis=-1) for column in zip(*(part.columns for part in parts), strict=True))
+        )
         return Batch(
             model=self._model,
-            time=np.concatenate([part[0] for part in parts]) if parts else np.empty(0),
-            version=np.concatenate(codes) if parts else np.empty(0, np.int32),
+            time=np.concatenate([part.time for part in parts]),
+            version=np.concatenate(codes),
             versions=tuple(versions),
-            numbers=np.concatenate([part[3] for part in parts], axis=1) if parts else np.empty((self._shape[0], 0)),
-            codes=np.concatenate([part[4] for part in parts], axis=1)
-            if parts
-            else np.empty((self._shape[1], 0), np.int32),
+            **columns._asdict(),
+            marks=np.empty((0, kept), np.bool_),
             rejected_at=np.array(sorted(tally.at), np.int64),
         )
 
@@ -244,16 +257,14 @@ class _Reader:
         self._compile()
         return True
 
-    def _part(
-        self, records: list[Any], latest: float, tally: _Tally, known: int, before: int
-    ) -> tuple[Floats, Codes, tuple[str, ...], Floats, Codes]:
-        """Time, version codes, versions, numbers and codes of the records that are accepted."""
+    def _part(self, records: list[Any], latest: float, tally: _Tally, known: int, before: int) -> _Part:
+        """What is accepted of the records of one chunk."""
         self._count_extras(records, tally)
         time = times(list(map(_get_timestamp, records)))
         predictions = list(map(_get_prediction, records))
         keep, reasons = self._accept(records, time, predictions, latest)
         order = self._columns.packed.order
-        numbers, codes = self._columns.fill(records, predictions, tally.faults)
+        columns = self._columns.fill(records, predictions, tally.faults)
         if self._columns.packed.order is not order:
             self._compile()
         version, versions = versions_of(list(map(_get_version, records)))
@@ -263,9 +274,9 @@ class _Reader:
             tally.at[known:] = place[np.array(tally.at[known:], np.int64)].tolist()
             for index, reason in reasons.items():
                 tally.reject(reason, msgspec.json.encode(_plain(records[index])), int(place[index]))
-            time, version, numbers, codes = time[keep], version[keep], numbers[:, keep], codes[:, keep]
+            time, version, columns = time[keep], version[keep], Filled(*(column[..., keep] for column in columns))
         tally.at[known:] = [before + at for at in tally.at[known:]]
-        return time, version, versions, numbers, codes
+        return _Part(time, version, versions, columns)
 
     def _accept(
         self, records: list[Any], time: Floats, predictions: list[Any], latest: float
@@ -320,15 +331,16 @@ def _plain(record: Any) -> dict[str, Any]:
 
 class _Label(msgspec.Struct, gc=False, forbid_unknown_fields=False):
     timestamp: Timestamp | None = None
-    prediction_id: str | float | None = None
-    request_id: str | float | None = None
-    inference_id: str | float | None = None
+    prediction_id: str | int | float | None = None
+    request_id: str | int | float | None = None
+    inference_id: str | int | float | None = None
     label: str | bool | float | None = None
     source: str | float | None = None
+    attributes: dict[str, str | bool | float | None] | None = None
 
 
 class JsonlFeedback:
-    """Decodes labels: `timestamp`, `prediction_id`, `label`, and the optional `source`."""
+    """Decodes labels: `timestamp`, `prediction_id`, `label`, and the optional `source` and `attributes`."""
 
     def __init__(self, longest_line: int) -> None:
         self._decoder = msgspec.json.Decoder(_Label)
@@ -338,27 +350,32 @@ class JsonlFeedback:
         """Columns of a block of complete lines. Labels with a timestamp after `latest` are rejected."""
         tally = _Tally()
         times: list[float] = []
-        rows: list[tuple[str, str, str | None]] = []
+        kept: list[_Label] = []
         lines = [line for line in block.split(b"\n") if line.strip()]
         for line in lines:
             try:
-                time, row = self._read(line, latest)
+                time, label = self._read(line, latest)
             except Rejected as rejected:
                 tally.reject(rejected.args[0], line, 0)
             else:
                 times.append(time)
-                rows.append(row)
-        ids, labels, sources = zip(*rows, strict=True) if rows else ((), (), ())
-        feedback = Feedback(np.array(times, np.float64), ids, labels, sources)
+                kept.append(label)
+        feedback = Feedback(
+            time=np.array(times, np.float64),
+            ids=identities(kept),
+            labels=names([label.label for label in kept]),
+            sources=names([label.source for label in kept]),
+            attributes=np.fromiter((_shared(label.attributes) for label in kept), np.object_, len(kept)),
+        )
         return Decoded(
             lines=len(lines),
-            labels=len(labels),
+            labels=len(kept),
             feedback=feedback,
             rejected=dict(tally.rejected),
             samples=tuple(tally.samples),
         )
 
-    def _read(self, line: bytes, latest: float) -> tuple[float, tuple[str, str, str | None]]:
+    def _read(self, line: bytes, latest: float) -> tuple[float, _Label]:
         if len(line) >= self._longest:
             raise Rejected("too_long")
         try:
@@ -379,4 +396,10 @@ class JsonlFeedback:
             raise Rejected("absurd_timestamp")
         if time > latest:
             raise Rejected("future_timestamp")
-        return time, (name_of(identity), name_of(label.label), None if label.source is None else name_of(label.source))
+        return time, label
+
+
+def _shared(attributes: dict[str, str | bool | float | None] | None) -> tuple[str, ...]:
+    """What a label's source shares with others, as `name=value`; without values it shares nothing."""
+    given = sorted((attributes or {}).items())[:MOST_ATTRIBUTES]
+    return tuple(f"{name_of(name)}={name_of(value)}" for name, value in given if value is not None)

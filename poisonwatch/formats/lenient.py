@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from poisonwatch.formats.records import PASSED, READ, feature_key, name_of, object_features, seconds
+from poisonwatch.formats.records import (
+    IDENTITIES,
+    PASSED,
+    READ,
+    feature_key,
+    name_of,
+    object_features,
+    own_columns,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -90,17 +99,18 @@ def read_record(line: bytes, kind: Any, schema: Schema, codes: dict[str, type[Co
         "confidence": _number(loaded, "confidence", faults),
         "probabilities": _probabilities(loaded, "probabilities", faults),
         "scores": _probabilities(loaded, "scores", faults),
-        "text": _text(loaded, "text", faults) if schema.text else None,
-        "embedding": msgspec.UNSET if loaded.get("embedding") is None else msgspec.Raw(b"[]"),
+        "label": _label(loaded, faults),
         "model": model,
         "model_version": version_of(loaded.get("model_version"), faults),
+        **{name: _identity(loaded, name, faults) for name in IDENTITIES},
+        **{name: _value(loaded, name, column, codes, faults, name) for name, column in own_columns(schema).items()},
     }
     features = loaded.get("features")
     if schema.layout == "object":
         fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
         values["features"] = fields["features"](**_features(features, schema, codes, faults))
     elif schema.layout == "list":
-        values["features"] = _listed(features, faults)
+        values["features"] = _listed(features, faults, "features")
     return kind(**values)
 
 
@@ -148,11 +158,28 @@ def _probabilities(loaded: dict[str, Any], key: str, faults: Counter[str]) -> li
     return {name: float(p) for name, p in found.items()} if isinstance(found, dict) else [float(p) for p in found]
 
 
-def _text(values: dict[str, Any], key: str, faults: Counter[str], name: str | None = None) -> str | None:
+def _identity(loaded: dict[str, Any], name: str, faults: Counter[str]) -> str | float | None:
+    value = loaded.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return _number(loaded, name, faults)
+
+
+def _label(loaded: dict[str, Any], faults: Counter[str]) -> str | float | None:
+    value = loaded.get("label")
+    if isinstance(value, list | dict):
+        faults["label_wrong_type"] += 1
+        return None
+    return _number(loaded, "label", faults) if _is_number(value) else value
+
+
+def _text(values: dict[str, Any], key: str, faults: Counter[str], name: str) -> str | None:
     value = values.get(key)
     if value is None or isinstance(value, str):
         return value
-    faults[f"{name or key}_wrong_type"] += 1
+    faults[f"{name}_wrong_type"] += 1
     return None
 
 
@@ -172,28 +199,36 @@ def _features(found: object, schema: Schema, codes: dict[str, type[Code]], fault
     values = found if isinstance(found, dict) else {}
     known = {feature_key(column) for _, column in object_features(schema)}
     faults["unknown_feature"] += sum(name not in known for name in values)
-    return {f"f{number}": _feature(values, column, codes, faults) for number, column in object_features(schema)}
+    return {
+        f"f{number}": _value(values, feature_key(column), column, codes, faults, "feature")
+        for number, column in object_features(schema)
+    }
 
 
-def _feature(values: dict[str, Any], column: Column, codes: dict[str, type[Code]], faults: Counter[str]) -> object:
-    key = feature_key(column)
+def _value(
+    values: dict[str, Any], key: str, column: Column, codes: dict[str, type[Code]], faults: Counter[str], name: str
+) -> object:
+    """The value at `key` as its column wants it; what is wrong is counted as a fault of `name`."""
     value = values.get(key)
-    if column.kind == "numerical":
-        return _number(values, key, faults, "feature")
-    if column.kind == "text":
-        return _text(values, key, faults, "feature")
-    if column.kind == "embedding":
-        return msgspec.UNSET if value is None else msgspec.Raw(b"[]")
+    match column.kind:
+        case "numerical":
+            return _number(values, key, faults, name)
+        case "text":
+            return _text(values, key, faults, name)
+        case "embedding":
+            return None if value is None else _listed(value, faults, name)
+        case "opaque":
+            return msgspec.UNSET if value is None else msgspec.Raw(b"[]")
     if isinstance(value, list | dict):
-        faults["feature_wrong_type"] += 1
+        faults[f"{name}_wrong_type"] += 1
         return None
-    return _coded(_number(values, key, faults, "feature") if _is_number(value) else value, column, codes)
+    return _coded(_number(values, key, faults, name) if _is_number(value) else value, column, codes)
 
 
-def _listed(found: object, faults: Counter[str]) -> list[float | None]:
+def _listed(found: object, faults: Counter[str], name: str) -> list[float | None]:
     if found is None:
         return []
     if not isinstance(found, list):
-        faults["features_wrong_type"] += 1
+        faults[f"{name}_wrong_type"] += 1
         return []
-    return [_number({"feature": value}, "feature", faults) for value in found]
+    return [_number({name: value}, name, faults) for value in found]

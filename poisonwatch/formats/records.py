@@ -26,13 +26,29 @@ EARLIEST, LATEST = 946_684_800.0, 4_102_444_800.0
 LONGEST_NAME = 128
 """Characters of a version or label that are kept."""
 
+IDENTITIES = ("prediction_id", "request_id", "inference_id")
+"""Names under which a record may carry its id, the first one there counts."""
+
+OWN = ("segment", "text", "embedding")
+"""Fields of the native record itself that the schema has a column of when the reference carries them."""
+
 READ = (
-    *("timestamp", "prediction", "confidence", "probabilities", "scores", "features", "text", "embedding"),
-    *("model", "model_version"),
+    *(
+        "label",
+        "timestamp",
+        "prediction",
+        "confidence",
+        "probabilities",
+        "scores",
+        "features",
+        "model",
+        "model_version",
+    ),
+    *(*IDENTITIES, *OWN),
 )
 """Fields of the native record that are read; `scores` is another name of `probabilities`."""
 
-PASSED = ("prediction_id", "request_id", "inference_id", "segment", "source", "latency_ms", "label")
+PASSED = ("source", "latency_ms")
 """Fields of the native record that are not read further."""
 
 MOST_EXTRAS = 64
@@ -93,11 +109,17 @@ def code_types(schema: Schema) -> dict[str, type[Code]]:
 
 
 def _column_type(column: Column, codes: dict[str, type[Code]]) -> Any:
-    if column.kind == "numerical":
-        return float | None
-    if column.kind == "categorical":
-        return codes[column.name] | None if column.strings else _SCALAR
-    return str | None if column.kind == "text" else _RAW
+    match column.kind:
+        case "numerical":
+            return float | None
+        case "categorical":
+            return codes[column.name] | None if column.strings else _SCALAR
+        case "text":
+            return str | None
+        case "embedding":
+            return list[float | None] | None
+        case _:
+            return _RAW
 
 
 def fits_struct(name: str) -> bool:
@@ -148,12 +170,13 @@ def record_struct(
     fields: list[Any] = [
         ("timestamp", Timestamp | None, None),
         ("prediction", _column_type(schema.outcome, codes), None),
+        ("label", _SCALAR, None),
         ("confidence", float | None, None),
         ("probabilities", list[float] | dict[str, float] | None, None),
         ("scores", list[float] | dict[str, float] | None, None),
         features,
-        ("text", str | None if schema.text else _RAW, None),
-        ("embedding", _RAW, msgspec.UNSET),
+        *(_own_field(schema, name, codes) for name in OWN),
+        *((name, str | int | float | None, None) for name in IDENTITIES),
         ("model", str | None, None),
         ("model_version", str | float | None, None),
         *((name, _RAW, msgspec.UNSET) for name in PASSED),
@@ -161,6 +184,17 @@ def record_struct(
     ]
     rename = {f"x{number}": name for number, name in enumerate(extras)}
     return msgspec.defstruct("Record", fields, rename=rename, forbid_unknown_fields=len(extras) < MOST_EXTRAS, gc=False)
+
+
+def own_columns(schema: Schema) -> dict[str, Column]:
+    """Columns of the fields of the record itself, by field."""
+    return {column.name: column for column in schema.features if column.name in OWN}
+
+
+def _own_field(schema: Schema, name: str, codes: dict[str, type[Code]]) -> tuple[str, Any, Any]:
+    column = own_columns(schema).get(name)
+    kind = _RAW if column is None else _column_type(column, codes)
+    return name, kind, msgspec.UNSET if kind is _RAW else None
 
 
 def name_of(value: object) -> str:

@@ -2,8 +2,10 @@
 
 A profile is one vector of counts. From front to back it holds: the number of predictions; per numerical row how
 many values were present and how many missing; per row and cut how many values were at most the cut; per code row how
-many values were present; and how often each code occurred. All of it adds up over pieces. An *indicator* is a pair of
-places in that vector: how often the question was asked, and how often the answer was yes.
+many values were present; how often each code occurred; and, per mark, how many predictions bear it and how often each code
+occurred among them. All of it adds up over pieces. An *indicator* is a pair of places in that vector: how often the
+question was asked, and how often the answer was yes. So "flipped, among predictions with this code" is an indicator:
+a class's, or a slice's.
 """
 
 from __future__ import annotations
@@ -14,17 +16,45 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from poisonwatch.types import Codes, Column, Floats, Ints, Schema
+    from poisonwatch.types import Bools, Codes, Column, Floats, Ints, Schema
 
 CONFIDENCE = "confidence"
 OUTCOME = "prediction"
+SEGMENT, TEXT, EMBEDDING = "segment", "text", "embedding"
 
 OUTPUTS = "outputs"
+CONFIDENCE_FALL = "confidence_fall"
+SLICE_CONFIDENCE = "slice_confidence"
+FLIPS = "flips"
+SLICE_FLIPS = "slice_flips"
+ERRORS = "errors"
+SLICE_ERRORS = "slice_errors"
 INPUTS = "inputs"
 QUALITY = "quality"
 CANARY_CLASS = "canary_class"
 CANARY_CONFIDENCE = "canary_confidence"
+CANARY_FLIPS = "canary_flips"
+CANARY_ERRORS = "canary_errors"
+CANARY_INPUTS = "canary_inputs"
+SHADOW = "shadow"
+SOURCES = "sources"
+VOLUME = "volume"
 REJECTED = "rejected"
+
+FLIPPED, UNSURE, WRONG = "flipped", "unsure", "wrong"
+"""Marks: the surrogate says another class; the confidence is low for this model; the label says otherwise."""
+
+SURPRISE, OUTLIER = "surprise", "outlier"
+"""Derived rows of numbers."""
+
+ONE_SIDED = frozenset([SURPRISE, OUTLIER, "embedding.distance"])
+"""Derived rows of which only large values say something."""
+
+SURE_ENOUGH = 0.99
+"""A confidence that falls from above this to anywhere below it is no sign of harm: regularisation does that."""
+
+MOST_SLICES = 400
+"""Slices in which flips, confidence and errors are watched: segments first, then categories in the order of the features."""
 
 FEATURE = "features."
 """Prefix of a feature's column name: a feature may be called `confidence`."""
@@ -57,6 +87,16 @@ def number_rows(schema: Schema) -> tuple[str, ...]:
     if schema.outcome.kind == "numerical":
         rows.append(OUTCOME)
     return (*rows, *(column.name for column in schema.features if column.kind == "numerical"))
+
+
+def text_rows(schema: Schema) -> tuple[Column, ...]:
+    """Columns of the rows of `Batch.texts`."""
+    return tuple(column for column in schema.features if column.kind == "text")
+
+
+def embedding_width(schema: Schema) -> int:
+    """Number of rows of `Batch.embeddings`."""
+    return next((column.width for column in schema.features if column.kind == "embedding"), 0)
 
 
 def code_rows(schema: Schema) -> tuple[Column, ...]:
@@ -100,12 +140,12 @@ class Questions:
     yes: Ints
     signal_of: Ints
     sides: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+    marks: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         """Length of a profile's vector."""
-        rows, cuts = self.cuts.shape
-        return int(1 + 2 * rows + rows * cuts + len(self.code_columns) + self.codes)
+        return _marked_place(self.cuts, len(self.code_columns), self.codes, len(self.marks))
 
     def cut_place(self, row: int) -> slice:
         """Where the counts at the cuts of a numerical row stand in the vector."""
@@ -119,53 +159,85 @@ class Questions:
 
     def code_place(self, row: int) -> slice:
         """Where the counts of a code row's codes stand in the vector, the missing ones first."""
-        start = self.size - self.codes + int(self.offsets[row, 0])
+        start = _marked_place(self.cuts, len(self.code_columns), self.codes, 0) - self.codes + int(self.offsets[row, 0])
         return slice(start, start + code_count(self.code_columns[row]))
 
-    def count(self, numbers: Floats, codes: Codes) -> Ints:
-        """Answers of one piece: numbers (d, n), codes (c, n) to a vector (size,)."""
+    def count(self, numbers: Floats, codes: Codes, marks: Bools | None = None) -> Ints:
+        """Answers of one piece: numbers (d, n), codes (c, n), marks (m, n) to a vector (size,)."""
         n = numbers.shape[1] if numbers.size else codes.shape[1]
         missing = np.isnan(numbers).sum(axis=1)
         at_most = [(numbers <= self.cuts[:, q, None]).sum(axis=1) for q in range(self.cuts.shape[1])]
-        by_code = np.bincount((codes + self.offsets).ravel(), minlength=self.codes)
+        placed = codes + self.offsets
+        by_code = np.bincount(placed.ravel(), minlength=self.codes)
         present = n - by_code[self.offsets[:, 0]]
         cut_counts = np.stack(at_most, axis=1).ravel() if at_most else np.empty(0, np.int64)
-        return np.concatenate(([n], n - missing, missing, cut_counts, present, by_code)).astype(np.int64)
+        marked = [
+            part
+            for mark in (marks if marks is not None else ())
+            for part in ([mark.sum()], np.bincount(placed[:, mark].ravel(), minlength=self.codes))
+        ]
+        return np.concatenate(([n], n - missing, missing, cut_counts, present, by_code, *marked)).astype(np.int64)
 
 
-def ask(schema: Schema, cuts: dict[str, tuple[float, ...]]) -> Questions:
-    """Lay out the questions about predictions of this schema; `cuts` has the cut points of every numerical row."""
-    numbers, columns = number_rows(schema), code_rows(schema)
+def _marked_place(cuts: Floats, columns: int, codes: int, mark: int) -> int:
+    """Where the counts of a mark begin in the vector; of the mark after the last one, the vector's length."""
+    rows = cuts.shape[0]
+    return 1 + 2 * rows + cuts.size + columns + codes + mark * (1 + codes)
+
+
+def ask(
+    schema: Schema,
+    cuts: dict[str, tuple[float, ...]],
+    derived: tuple[str, ...] = (),
+    marks: tuple[str, ...] = (),
+) -> Questions:
+    """Lay out the questions about predictions of this schema.
+
+    `cuts` has the cut points of every numerical row; `derived` names the rows and `marks` the marks that the enrichment adds.
+    """
+    numbers, columns = (*number_rows(schema), *derived), code_rows(schema)
     width = max((len(cuts[name]) for name in numbers), default=0)
     padded = np.full((len(numbers), width), np.nan)
     for row, name in enumerate(numbers):
         padded[row, : len(cuts[name])] = cuts[name]
     starts = np.cumsum([0, *(code_count(column) for column in columns)])
-    indicators = [
-        *_number_indicators(numbers, padded),
-        *_code_indicators(columns, starts, 1 + 2 * len(numbers) + padded.size),
-    ]
-    indicators.sort(key=lambda indicator: (indicator.signal.group, indicator.signal.name))
-    return _questions(tuple(indicators), numbers, padded, columns, starts)
+    base = 1 + 2 * len(numbers) + padded.size
+    indicators = [*_number_indicators(numbers, padded, derived), *_code_indicators(columns, starts, base)]
+    for number, mark in enumerate(marks):
+        place = _marked_place(padded, len(columns), int(starts[-1]), number)
+        indicators += _marked_indicators(mark, _MARK_GROUPS[mark], columns, starts, base, place)
+    return _questions(indicators, numbers, padded, columns, starts, marks)
+
+
+def ask_errors(schema: Schema) -> Questions:
+    """The questions asked of predictions whose label is known: was it wrong, overall, by class, by slice?"""
+    columns = code_rows(schema)
+    starts = np.cumsum([0, *(code_count(column) for column in columns)])
+    none = np.empty((0, 0))
+    place = _marked_place(none, len(columns), int(starts[-1]), 0)
+    indicators = _marked_indicators(WRONG, (ERRORS, SLICE_ERRORS), columns, starts, 1, place)
+    return _questions(indicators, (), none, columns, starts, (WRONG,))
 
 
 def ask_lines() -> Questions:
     """The one question asked of a model's lines, of whichever version: was it lost? Vector: lines, lost."""
     one = Indicator("line rejected or late", Signal(REJECTED, QUALITY), 0, 1, down=False)
-    return _questions((one,), (), np.empty((0, 0)), (), np.array([0, 1], np.int64))
+    return _questions([one], (), np.empty((0, 0)), (), np.array([0, 1], np.int64))
 
 
 def _questions(
-    indicators: tuple[Indicator, ...],
+    indicators: list[Indicator],
     numbers: tuple[str, ...],
     cuts: Floats,
     columns: tuple[Column, ...],
     starts: Ints,
+    marks: tuple[str, ...] = (),
 ) -> Questions:
+    indicators.sort(key=lambda indicator: (indicator.signal.group, indicator.signal.name))
     signals = tuple(dict.fromkeys(indicator.signal for indicator in indicators))
     place = {signal: index for index, signal in enumerate(signals)}
     return Questions(
-        indicators=indicators,
+        indicators=tuple(indicators),
         signals=signals,
         numbers=numbers,
         cuts=cuts,
@@ -176,22 +248,58 @@ def _questions(
         yes=np.array([indicator.yes for indicator in indicators], np.int64),
         signal_of=np.array([place[indicator.signal] for indicator in indicators], np.int64),
         sides=np.array([(indicator.up, indicator.down) for indicator in indicators], np.bool_).reshape(-1, 2),
+        marks=marks,
     )
 
 
-def _number_indicators(numbers: tuple[str, ...], cuts: Floats) -> list[Indicator]:
+_MARK_GROUPS = {FLIPPED: (FLIPS, SLICE_FLIPS), UNSURE: (None, SLICE_CONFIDENCE)}
+"""Groups of a mark's indicators: overall and by class, by slice."""
+
+
+def _number_indicators(numbers: tuple[str, ...], cuts: Floats, derived: tuple[str, ...]) -> list[Indicator]:
     rows, width = cuts.shape
     found: list[Indicator] = []
     for row, name in enumerate(numbers):
-        group = OUTPUTS if name in {CONFIDENCE, OUTCOME} else INPUTS
-        signal = Signal(name, group)
+        signal = Signal(name, OUTPUTS if name in {CONFIDENCE, OUTCOME, SURPRISE} else INPUTS)
         place = 1 + 2 * rows + row * width
+        for q, cut in enumerate(cuts[row]):
+            if not np.isfinite(cut):
+                continue
+            text, yes = f"{name} {_at_most(cut)}", place + q
+            falls = name == CONFIDENCE and cut <= SURE_ENOUGH
+            if falls:
+                found.append(Indicator(text, Signal(name, CONFIDENCE_FALL), 1 + row, yes, down=False))
+            found.append(Indicator(text, signal, 1 + row, yes, up=not falls and name not in ONE_SIDED))
+        if name not in derived:
+            found.append(Indicator(f"{name} missing", Signal(f"missing:{name}", QUALITY), 0, 1 + rows + row))
+    return found
+
+
+def _marked_indicators(
+    mark: str,
+    groups: tuple[str | None, str],
+    columns: tuple[Column, ...],
+    starts: Ints,
+    base: int,
+    place: int,
+) -> list[Indicator]:
+    """Is it marked: overall, by class, by slice? `base` and `place` are where the counts of codes and of the mark begin."""
+    overall, by_slice = groups
+    found = [Indicator(mark, Signal(mark, overall), 0, place, down=False)] if overall else []
+    room = MOST_SLICES
+    for row in sorted(range(len(columns)), key=lambda row: columns[row].name != SEGMENT):
+        column = columns[row]
+        outcome = column.name == OUTCOME
+        group = overall if outcome else by_slice
+        if column.kind != "categorical" or group is None or (not outcome and len(column.values) > room):
+            continue
+        room -= 0 if outcome else len(column.values)
+        signal = Signal(f"{mark} by {'class' if outcome else column.name}", group)
+        asked, yes = base + len(columns) + int(starts[row]), place + 1 + int(starts[row])
         found += [
-            Indicator(f"{name} {_at_most(cut)}", signal, 1 + row, place + q)
-            for q, cut in enumerate(cuts[row])
-            if np.isfinite(cut)
+            Indicator(f"{mark} where {column.name} = {value}", signal, asked + 1 + code, yes + 1 + code, down=False)
+            for code, value in enumerate(column.values)
         ]
-        found.append(Indicator(f"{name} missing", Signal(f"missing:{name}", QUALITY), 0, 1 + rows + row))
     return found
 
 

@@ -92,20 +92,22 @@ class Windows:
             yield from self._close()
 
     def _count(self, batch: Batch, number: Ints, keep: Ints | None) -> None:
-        time, version, numbers, codes = batch.time, batch.version, batch.numbers, batch.codes
+        time, version = batch.time, batch.version
+        numbers, codes, marks = batch.numbers, batch.codes, batch.marks
         if keep is not None:
             time, version, number = time[keep], version[keep], number[keep]
-            numbers, codes = numbers[:, keep], codes[:, keep]
+            numbers, codes, marks = numbers[:, keep], codes[:, keep], marks[:, keep]
         if not time.size:
             return
         key = number * len(batch.versions) + version
         if (np.diff(key) < 0).any():
             order = np.argsort(key, kind="stable")
-            key, time, numbers, codes = key[order], time[order], numbers[:, order], codes[:, order]
+            key, time = key[order], time[order]
+            numbers, codes, marks = numbers[:, order], codes[:, order], marks[:, order]
         edges = np.flatnonzero(np.diff(key)) + 1
         for first, last in zip((0, *edges.tolist()), (*edges.tolist(), key.size), strict=True):
             which, of_version = divmod(int(key[first]), len(batch.versions))
-            profile = self._questions.count(numbers[:, first:last], codes[:, first:last])
+            profile = self._questions.count(numbers[:, first:last], codes[:, first:last], marks[:, first:last])
             seen = time[first:last]
             self._window(which).add(batch.versions[of_version], profile, float(seen.min()), float(seen.max()))
 

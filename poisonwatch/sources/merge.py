@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from poisonwatch.formats.records import LATEST
+from poisonwatch.sources.pieces import alike, cut, join, sorted_batch, without
 from poisonwatch.types import Batch, Decoded, Feedback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
+    from poisonwatch.sources.pieces import Piece
     from poisonwatch.types import Floats
 
 JUMP = 600.0
@@ -38,9 +40,6 @@ class Decoder(Protocol):
     def decode(self, block: bytes, latest: float) -> Decoded:
         """Columns of a block of complete lines."""
         ...
-
-
-Piece = Batch | Feedback
 
 
 class Lane:
@@ -88,19 +87,23 @@ class Lane:
         count = int(np.searchsorted(self.clocks, until, side="left"))
         if not count or self.piece is None:
             return None
-        taken, clocks = _cut(self.piece, 0, count), self.clocks[:count]
-        self.piece, self.clocks = _cut(self.piece, count, self.clocks.size), self.clocks[count:]
+        taken, clocks = cut(self.piece, 0, count), self.clocks[:count]
+        self.piece, self.clocks = cut(self.piece, count, self.clocks.size), self.clocks[count:]
         return taken, clocks
 
     def extend(self, latest: float) -> bool:
-        """Append the next records to those at hand; False when there are none now."""
+        """Append the next records to those at hand; False when there are none now, or only another model's."""
         held, clocks = self.piece, self.clocks
-        self.clocks = np.empty(0)
-        if held is None or not self.fill(latest) or self.piece is None:
-            self.piece, self.clocks = held, clocks
-            return False
-        self.piece, self.clocks = _join(held, self.piece), np.concatenate((clocks, self.clocks))
-        return True
+        self._look_ahead(latest)
+        while held is not None and self._ahead and alike(held, self._ahead[0]):
+            piece = self._admitted(self._ahead.popleft())
+            if self.clocks.size:
+                self.piece, self.clocks = join(held, piece), np.concatenate((clocks, self.clocks))
+                return True
+            self.stray.append(piece)
+            self._look_ahead(latest)
+        self.clocks = clocks
+        return False
 
     def _look_ahead(self, latest: float) -> None:
         """Hold what may have to confirm the end of the piece before it."""
@@ -127,7 +130,7 @@ class Lane:
                     rejected={TIME_JUMP: jumped},
                 )
             )
-            piece = _without(piece, keep)
+            piece = without(piece, keep)
         self.clocks = np.maximum.accumulate(np.concatenate(([self._clock], piece.time)))[1:]
         self._clock = float(self.clocks[-1]) if self.clocks.size else self._clock
         return piece
@@ -196,96 +199,16 @@ def _in_order(taken: list[tuple[Piece, Floats]]) -> Iterator[Piece]:
     if len(taken) == 1:
         yield taken[0][0]
         return
-    batches = [(piece, clocks) for piece, clocks in taken if isinstance(piece, Batch)]
-    if len(batches) > 1:
-        merged = _sorted_batch(batches)
-        taken = [merged, *((piece, clocks) for piece, clocks in taken if not isinstance(piece, Batch))]
+    by_model: dict[str, list[tuple[Piece, Floats]]] = {}
+    for piece, clocks in taken:
+        if isinstance(piece, Batch):
+            by_model.setdefault(piece.model, []).append((piece, clocks))
+    merged = [sorted_batch(batches) for batches in by_model.values()]
+    taken = [*merged, *((piece, clocks) for piece, clocks in taken if not isinstance(piece, Batch))]
     lane = np.repeat(np.arange(len(taken)), [clocks.size for _, clocks in taken])
     place = np.concatenate([np.arange(clocks.size) for _, clocks in taken])
     order = np.argsort(np.concatenate([clocks for _, clocks in taken]), kind="stable")
     lane, place = lane[order], place[order]
     edges = (0, *(np.flatnonzero(np.diff(lane)) + 1).tolist(), lane.size)
     for first, last in pairwise(edges):
-        yield _cut(taken[int(lane[first])][0], int(place[first]), int(place[last - 1]) + 1)
-
-
-def _sorted_batch(batches: Sequence[tuple[Piece, Floats]]) -> tuple[Piece, Floats]:
-    joined = batches[0][0]
-    for piece, _ in batches[1:]:
-        joined = _join(joined, piece)
-    assert isinstance(joined, Batch)  # noqa: S101 - only batches were given
-    clocks = np.concatenate([clocks for _, clocks in batches])
-    order = np.argsort(clocks, kind="stable")
-    place = np.append(np.argsort(order, kind="stable"), order.size)
-    ordered = dataclasses.replace(
-        joined,
-        time=joined.time[order],
-        version=joined.version[order],
-        numbers=joined.numbers[:, order],
-        codes=joined.codes[:, order],
-        rejected_at=np.sort(place[joined.rejected_at]),
-    )
-    return ordered, clocks[order]
-
-
-def _cut(piece: Piece, start: int, stop: int) -> Piece:
-    """Records start to stop. Rejected lines go with the record that follows them, the last ones with the last cut."""
-    if isinstance(piece, Feedback):
-        fields = {f.name: getattr(piece, f.name)[start:stop] for f in dataclasses.fields(piece)}
-        return Feedback(**fields)
-    at = piece.rejected_at
-    mine = at[(at >= start) & ((at < stop) | (stop == piece.time.size))]
-    return dataclasses.replace(
-        piece,
-        time=piece.time[start:stop],
-        version=piece.version[start:stop],
-        numbers=piece.numbers[:, start:stop],
-        codes=piece.codes[:, start:stop],
-        rejected_at=mine - start,
-    )
-
-
-def _without(piece: Piece, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Piece:
-    """The records to keep; the others become rejected lines."""
-    if isinstance(piece, Feedback):
-        kept = np.flatnonzero(keep).tolist()
-        return Feedback(
-            time=piece.time[keep],
-            prediction_id=tuple(piece.prediction_id[i] for i in kept),
-            label=tuple(piece.label[i] for i in kept),
-            source=tuple(piece.source[i] for i in kept),
-        )
-    place = np.concatenate(([0], np.cumsum(keep)))
-    at = np.sort(np.concatenate((piece.rejected_at, np.flatnonzero(~keep))))
-    return dataclasses.replace(
-        piece,
-        time=piece.time[keep],
-        version=piece.version[keep],
-        numbers=piece.numbers[:, keep],
-        codes=piece.codes[:, keep],
-        rejected_at=place[at],
-    )
-
-
-def _join(first: Piece, second: Piece) -> Piece:
-    """Two neighbouring pieces of one lane as one."""
-    if isinstance(first, Feedback) or isinstance(second, Feedback):
-        assert isinstance(first, Feedback)  # noqa: S101 - a lane holds one kind
-        assert isinstance(second, Feedback)  # noqa: S101
-        return Feedback(
-            time=np.concatenate((first.time, second.time)),
-            prediction_id=first.prediction_id + second.prediction_id,
-            label=first.label + second.label,
-            source=first.source + second.source,
-        )
-    versions = tuple(dict.fromkeys((*first.versions, *second.versions)))
-    recode = np.array([versions.index(name) for name in second.versions], np.int32)
-    return Batch(
-        model=first.model,
-        time=np.concatenate((first.time, second.time)),
-        version=np.concatenate((first.version, recode[second.version] if recode.size else second.version)),
-        versions=versions,
-        numbers=np.concatenate((first.numbers, second.numbers), axis=1),
-        codes=np.concatenate((first.codes, second.codes), axis=1),
-        rejected_at=np.concatenate((first.rejected_at, second.rejected_at + first.time.size)),
-    )
+        yield cut(taken[int(lane[first])][0], int(place[first]), int(place[last - 1]) + 1)

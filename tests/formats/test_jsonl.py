@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from itertools import pairwise
@@ -29,14 +30,12 @@ MAIL = Schema(
         Column(name="features.age", kind="numerical"),
         Column(name="features.country", kind="categorical", values=("de", "fr"), folded=("it", "nl")),
         Column(name="features.subject", kind="text", values=("present",)),
-        Column(name="features.vector", kind="embedding", values=("present",)),
+        Column(name="features.vector", kind="opaque", values=("present",)),
         Column(name="text", kind="text", values=("present",)),
-        Column(name="embedding", kind="embedding", values=("present",)),
+        Column(name="embedding", kind="embedding", values=("present",), width=2),
     ),
     layout="object",
     confidence=True,
-    text=True,
-    embedding=True,
 )
 PRICE = Schema(
     model="price",
@@ -44,8 +43,6 @@ PRICE = Schema(
     features=tuple(Column(name=f"features[{n}]", kind="numerical") for n in range(3)),
     layout="list",
     confidence=False,
-    text=False,
-    embedding=False,
 )
 GOOD: Record = {
     "timestamp": START,
@@ -111,13 +108,12 @@ def joined(parts: list[Decoded]) -> Batch:
     batches = [only(part) for part in parts]
     names = tuple(dict.fromkeys(name for batch in batches for name in batch.versions))
     before = np.cumsum([0, *(batch.time.size for batch in batches)])
-    return Batch(
-        model=batches[0].model,
-        time=np.concatenate([batch.time for batch in batches]),
+    columns = ("time", "numbers", "codes", "ids", "labels", "texts", "embeddings", "marks")
+    return dataclasses.replace(
+        batches[0],
+        **{name: np.concatenate([getattr(batch, name) for batch in batches], axis=-1) for name in columns},
         version=np.array([names.index(b.versions[code]) for b in batches for code in b.version], np.int32),
         versions=names,
-        numbers=np.concatenate([batch.numbers for batch in batches], axis=1),
-        codes=np.concatenate([batch.codes for batch in batches], axis=1),
         rejected_at=np.concatenate([b.rejected_at + n for b, n in zip(batches, before.tolist(), strict=False)]),
     )
 
@@ -710,15 +706,22 @@ def test_feedback_fields() -> None:
     decoded = feedback(
         LABEL,
         {"timestamp": "2026-01-05T08:00:01Z", "request_id": 7, "label": 1, "source": 3},
-        {"timestamp": int(START) + 2, "inference_id": "p3", "label": True, "note": "ignored"},
+        {
+            "timestamp": int(START) + 2,
+            "inference_id": "p3",
+            "label": True,
+            "note": "ignored",
+            "attributes": {"network": "10.1", "age": None, "client": "web"},
+        },
     )
     found = decoded.feedback
     assert found is not None
     assert (decoded.lines, decoded.labels, decoded.predictions, decoded.rejected) == (3, 3, 0, {})
     assert found.time.tolist() == [START, START + 1, START + 2]
-    assert found.prediction_id == ("p1", "7", "p3")
-    assert found.label == ("spam", "1", "true")
-    assert found.source == ("reviewer", "3", None)
+    assert found.ids.tolist() == ["p1", "7", "p3"]
+    assert found.labels.tolist() == ["spam", "1", "true"]
+    assert found.sources.tolist() == ["reviewer", "3", ""]
+    assert found.attributes.tolist() == [(), (), ("client=web", "network=10.1")]
 
 
 @pytest.mark.parametrize(
@@ -770,5 +773,5 @@ def test_any_feedback_is_counted(found: list[bytes]) -> None:
     assert decoded.lines == line_count(block) == decoded.labels + sum(decoded.rejected.values())
     kept = decoded.feedback
     assert kept is not None
-    for text in (*kept.prediction_id, *kept.label):
+    for text in (*kept.ids, *kept.labels):
         text.encode()

@@ -145,8 +145,6 @@ def test_rows_without_numbers_or_without_codes_are_counted() -> None:
         features=(),
         layout="none",
         confidence=False,
-        text=False,
-        embedding=False,
     )
     profile = ask(only_codes, {}).count(np.empty((0, 3)), np.array([[1, 2, 2]], np.int32))
     assert profile.tolist() == [3, 3, 0, 1, 2, 0, 0]
@@ -156,8 +154,6 @@ def test_rows_without_numbers_or_without_codes_are_counted() -> None:
         features=(),
         layout="none",
         confidence=False,
-        text=False,
-        embedding=False,
     )
     profile = ask(only_numbers, {"prediction": (1.0,)}).count(
         np.array([[0.0, 1.0, np.nan]]), np.empty((0, 3), np.int32)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from poisonwatch.agent import EventClock, run
 from poisonwatch.assemble import replay
 from poisonwatch.config import DetectionConfig
-from poisonwatch.reference import build
+from poisonwatch.reference.build import build
 from poisonwatch.server.thread import Server
 from poisonwatch.sinks.snapshot import Published
 from tests.streams import START, predictions, write

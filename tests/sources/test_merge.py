@@ -28,8 +28,6 @@ SCHEMA = Schema(
     features=(Column(name="features.n", kind="numerical"),),
     layout="object",
     confidence=False,
-    text=False,
-    embedding=False,
 )
 BAD = None
 """Stands in a log for a line that is rejected."""
@@ -78,7 +76,7 @@ def identity(piece: Any, n: int) -> str:
     """Which record is it?"""
     if isinstance(piece, Batch):
         return f"{piece.versions[piece.version[n]]}{int(piece.numbers[0, n])}"
-    return str(piece.prediction_id[n])
+    return str(piece.ids[n])
 
 
 def names(merge: Merge) -> list[str]:

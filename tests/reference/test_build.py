@@ -16,14 +16,15 @@ from poisonwatch.errors import BaselineError, LogError
 from poisonwatch.formats.jsonl import JsonlPredictions
 from poisonwatch.formats.records import name_of
 from poisonwatch.profile.indicators import unseen_code
-from poisonwatch.reference import FEWEST_RECORDS, build, in_words, load, load_or_build, save
+from poisonwatch.reference.build import FEWEST_RECORDS, build, load_or_build
+from poisonwatch.reference.file import in_words, load, save
 from tests.streams import START, Record, batch, lines, predictions, reference, watched, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poisonwatch.profile.baseline import Baseline
-    from poisonwatch.reference import Reference
+    from poisonwatch.reference.file import Reference
     from poisonwatch.types import Report
 
 DEMO = Path(poisonwatch.demo.__file__).parent / "reference.ndjson.gz"
