@@ -285,6 +285,7 @@ class App:
                     "monitor": watched.monitor.state(),
                     "alerts": msgspec.to_builtins(list(watched.standing.alerts.values())),
                     "decisions": msgspec.to_builtins(list(watched.standing.decisions.values())),
+                    "clean": list(watched.standing.clean),
                 }
                 for name, watched in self.models.items()
             },
@@ -308,7 +309,9 @@ class App:
             alerts = msgspec.convert(saved["alerts"], list[Alert])
             decisions = msgspec.convert(saved["decisions"], list[Decision])
             watched.standing = Standing(
-                {alert.fingerprint: alert for alert in alerts}, {d.model_version: d for d in decisions}
+                {alert.fingerprint: alert for alert in alerts},
+                {d.model_version: d for d in decisions},
+                tuple(saved["clean"]),
             )
         for name, position in state["positions"].items():
             if position is not None and name in self.sources and not self.sources[name].resume(position):

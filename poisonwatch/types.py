@@ -129,12 +129,54 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     expected: float
 
 
+class Sign(StrEnum):
+    """What else the monitor saw beside a piece of evidence; the table of causes reads it.
+
+    `SLOW`: the effect was reached over days, not at once. `CONFINED`: it is the effect of one slice or one class alone.
+    `UNFIT`: the reference's own error rate was wrong from the start. `BROKEN`: values fell out of their range or were
+    missing. `MOSTLY_LOST`: most of the lines did not enter a profile. `CLEAR`: the effect's lower bound is beyond the floor
+    at which a difference between versions needs no second mark. `UNWATCHED`: no surrogate could give a second mark.
+    """
+
+    SLOW = "slow"
+    CONFINED = "confined"
+    UNFIT = "unfit"
+    BROKEN = "broken"
+    MOSTLY_LOST = "mostly_lost"
+    CLEAR = "clear"
+    UNWATCHED = "unwatched"
+
+
+class Accusation(msgspec.Struct, frozen=True, kw_only=True):
+    """Labels of one source, or of sources that share an attribute or act together, that no honest source would give.
+
+    `kind` is `source`, `attribute` or `group`. Of `labels`, `disagreements` contradicted the model where `expected` (a rate)
+    of an honest source's do; most of them said `label` where the model had predicted `predicted`. `prediction_ids` are
+    what they labelled, the contradictions first, a bounded number: to be excluded from retraining.
+    """
+
+    source: str
+    kind: str
+    labels: int
+    disagreements: int
+    expected: float
+    rate: float
+    predicted: str
+    label: str
+    log_e: float
+    onset: float
+    first: float
+    last: float
+    prediction_ids: tuple[str, ...]
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What the detectors measured of one group of signals, up to the end of one window.
 
     `log_e` is the natural logarithm of the e-detector in units of the page budget: 0 is where the budget allows a
     page, one unit is one nat. `effect` is in log-odds, signed, of the first subject, between `expected` and `rate`;
-    `floor` the size below which it does not matter. `n` predictions since `onset`.
+    `floor` the size below which it does not matter. `n` predictions since `onset`; `second_onset` is when another method
+    says that it began. `signs` say what else was seen.
     """
 
     model: str
@@ -148,6 +190,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     onset: float
     subjects: tuple[Subject, ...]
     compared_with: str | None = None
+    second_onset: float | None = None
+    signs: tuple[Sign, ...] = ()
 
 
 class AlertState(StrEnum):
@@ -169,13 +213,21 @@ class Cause(StrEnum):
     """What the evidence says has happened."""
 
     DEGRADATION = "degradation"
+    SLICE_DEGRADATION = "slice_degradation"
+    FEEDBACK_POISONING = "feedback_poisoning"
+    BASELINE_CREEP = "baseline_creep"
     INPUT_DRIFT = "input_drift"
     OUTPUT_CHANGE = "output_change"
     DATA_QUALITY = "data_quality"
+    REFERENCE_UNFIT = "reference_unfit"
+    BLIND = "blind"
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """Evidence that passed the budget, or is on its way there. `time` is when it came to this state."""
+    """Evidence that passed the budget, or is on its way there. `time` is when it came to this state.
+
+    `because` are the marks that speak for the cause, `against` those that speak for another one.
+    """
 
     fingerprint: str
     model: str
@@ -192,6 +244,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     time: float
     summary: str
+    second_onset: float | None = None
+    because: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
 
 
 class Action(StrEnum):
@@ -212,7 +267,12 @@ class Reason(StrEnum):
     OUTPUTS_MOVED = "outputs_moved"
     DATA_QUALITY = "data_quality"
     WORSE_THAN_STABLE = "worse_than_stable"
+    MORE_ERRORS = "more_errors"
+    PROOF_MISSING = "proof_missing"
     NO_CLEAN_TARGET = "no_clean_target"
+    FEEDBACK_SUSPECT = "feedback_suspect"
+    REFERENCE_UNFIT = "reference_unfit"
+    BLIND = "blind"
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,7 +292,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 class VersionFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the judge must know of a version beside the evidence.
 
-    `junior` says that the stable version is known to be older than it, or trusted.
+    `elders` are the versions known to be older than it, or trusted, the most recent first.
     """
 
     model_version: str
@@ -240,7 +300,7 @@ class VersionFacts(msgspec.Struct, frozen=True, kw_only=True):
     first_seen: float
     last_seen: float
     stable: bool
-    junior: bool
+    elders: tuple[str, ...]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,3 +311,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[VersionFacts, ...]
     retired: tuple[str, ...]
     evidence: tuple[Evidence, ...]
+    accusations: tuple[Accusation, ...] = ()

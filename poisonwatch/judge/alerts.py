@@ -6,8 +6,8 @@ import hashlib
 import math
 from typing import TYPE_CHECKING
 
-from poisonwatch.judge.cause import cause_of, summarise
-from poisonwatch.profile.indicators import INPUTS
+from poisonwatch.judge.cause import diagnose, summarise
+from poisonwatch.profile.indicators import CANARY_INPUTS, INPUTS
 from poisonwatch.types import Alert, AlertState, Severity
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ RESOLVED_AT = math.log(0.01)
 """An alert ends when its evidence fell to a hundredth of the budget, or below the budget with no effect left."""
 
 
+EXPLAINING = frozenset([INPUTS, CANARY_INPUTS])
+"""Groups that explain others: inputs that moved, routing that depends on them."""
+
+
 def fingerprint(model: str, version: str | None, group: str) -> str:
     """Name of an alert that survives restarts and is the same in every replica."""
     return hashlib.sha256("\0".join((model, version or "", group)).encode()).hexdigest()[:16]
@@ -38,7 +42,7 @@ def step_alerts(
     A resolved alert is among the changes and no longer among the open ones. Alerts without new evidence stay.
     """
     evidence = tuple(evidence)
-    moved = {e.model_version for e in evidence if e.group == INPUTS and e.log_e >= PENDING_AT and _large(e)}
+    marks = _marks(evidence)
     opened, changes = dict(alerts), []
     for found in evidence:
         if not alerts and found.log_e < PENDING_AT:
@@ -48,8 +52,15 @@ def step_alerts(
         state = _state(found, before)
         if state is None:
             continue
-        after = _alert(found, name, state, before, time, inputs_moved=found.model_version in moved)
-        if before is not None and (before.state, before.severity) == (state, after.severity):
+        paged = any(
+            alert.severity is Severity.PAGE
+            and alert.state is AlertState.FIRING
+            and alert.model_version == found.model_version
+            for of, alert in opened.items()
+            if of != name
+        )
+        after = _alert(found, name, state, before, time, marks[found.model_version], paged=paged)
+        if before is not None and (before.state, before.severity, before.cause) == (state, after.severity, after.cause):
             continue
         changes.append(after)
         if state is AlertState.RESOLVED:
@@ -76,19 +87,41 @@ def _large(evidence: Evidence) -> bool:
     return abs(evidence.effect) >= evidence.floor
 
 
+def _marks(evidence: Iterable[Evidence]) -> dict[str | None, frozenset[str]]:
+    """By version, the groups whose evidence fires. Inputs count earlier: what they explain must not page before they fire."""
+    found: dict[str | None, set[str]] = {}
+    for e in evidence:
+        known = found.setdefault(e.model_version, set())
+        if e.log_e >= (PENDING_AT if e.group in EXPLAINING else FIRING_AT) and _large(e):
+            known.add(e.group)
+    return {version: frozenset(groups) for version, groups in found.items()}
+
+
 def _alert(
-    evidence: Evidence, name: str, state: AlertState, before: Alert | None, time: float, *, inputs_moved: bool
+    evidence: Evidence,
+    name: str,
+    state: AlertState,
+    before: Alert | None,
+    time: float,
+    marks: frozenset[str],
+    *,
+    paged: bool,
 ) -> Alert:
-    cause, severity = cause_of(evidence, inputs_moved=inputs_moved)
-    if before is not None and before.state is AlertState.FIRING:
-        # The cause was established when it fired; what moves afterwards does not rewrite it.
-        cause, severity = before.cause, before.severity
+    """The alert as it is now. Where the version's page is open already (`paged`), another one would wake nobody better."""
+    cause, severity, because, against = diagnose(evidence, marks)
+    if before is not None and before.state is AlertState.FIRING and not (
+        severity is Severity.PAGE and before.severity is Severity.TICKET
+    ):
+        # The cause was established when it fired. What moves afterwards does not rewrite it, unless it shows harm.
+        cause, severity, because, against = before.cause, before.severity, before.because, before.against
+    elif paged:
+        severity = Severity.TICKET
     return Alert(
         fingerprint=name,
         model=evidence.model,
         model_version=evidence.model_version,
         state=state,
-        severity=Severity(severity),
+        severity=severity,
         cause=cause,
         group=evidence.group,
         signal=evidence.signal,
@@ -99,4 +132,7 @@ def _alert(
         n=evidence.n,
         time=time,
         summary=summarise(evidence, cause),
+        second_onset=evidence.second_onset,
+        because=because,
+        against=against,
     )

@@ -1,43 +1,127 @@
 """What has happened: from the marks that the evidence shows to a cause, and whether it deserves a page.
 
-    group                moved                                   cause            severity
-    canary_class         the canary's classes against stable's   degradation      page
-    canary_confidence    the canary's confidence against it      output_change    ticket
-    outputs              classes or confidence, inputs too       input_drift      ticket
-    outputs              classes or confidence, inputs not       output_change    ticket
-    inputs               features                                input_drift      ticket
-    quality, rejected    missing, unseen, rejected               data_quality     ticket
+A *mark* is another group of signals of the same version whose evidence fires too, or a sign that the monitor saw beside the
+evidence. `RULES` is read from top to bottom; the first rule of the evidence's group whose marks are all there holds.
 
-Outputs that merely moved say nothing of harm. The canary's classes do: both versions answer the same traffic, so
-neither the inputs nor the season explains why one of them stopped, or began, to give a class, and the difference is
-larger than an honest retraining makes.
+Outputs that merely moved say nothing of harm: they are tickets. A page needs harm that was seen (labels), a comparison that
+neither inputs nor season explain (canary, shadow), or two independent marks that agree (the surrogate says other classes,
+and confidence fell). Where inputs moved as well, label-free marks prove nothing; where values are broken, the data are to
+blame and no version is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from poisonwatch.profile.indicators import CANARY_CLASS, CANARY_CONFIDENCE, INPUTS, OUTPUTS, QUALITY
-from poisonwatch.types import Cause, Severity
+from poisonwatch.profile.indicators import (
+    CANARY_CLASS,
+    CANARY_CONFIDENCE,
+    CANARY_ERRORS,
+    CANARY_FLIPS,
+    CANARY_INPUTS,
+    CONFIDENCE_FALL,
+    ERRORS,
+    FLIPS,
+    INPUTS,
+    OUTPUTS,
+    QUALITY,
+    SHADOW,
+    SLICE_CONFIDENCE,
+    SLICE_ERRORS,
+    SLICE_FLIPS,
+    SOURCES,
+    VOLUME,
+)
+from poisonwatch.types import Cause, Severity, Sign
 
 if TYPE_CHECKING:
     from poisonwatch.types import Evidence
 
 
-TABLE = {
-    CANARY_CLASS: (Cause.DEGRADATION, Severity.PAGE),
-    CANARY_CONFIDENCE: (Cause.OUTPUT_CHANGE, Severity.TICKET),
-    OUTPUTS: (Cause.OUTPUT_CHANGE, Severity.TICKET),
-    INPUTS: (Cause.INPUT_DRIFT, Severity.TICKET),
-    QUALITY: (Cause.DATA_QUALITY, Severity.TICKET),
-}
+class Rule(NamedTuple):
+    """Evidence of `group`, with all `marks` beside it, has this cause and this severity."""
+
+    group: str
+    marks: frozenset[str]
+    cause: Cause
+    severity: Severity
 
 
-def cause_of(evidence: Evidence, *, inputs_moved: bool) -> tuple[Cause, Severity]:
-    """Cause and severity of one piece of evidence; `inputs_moved` says whether the same version's inputs moved too."""
-    if evidence.group == OUTPUTS and inputs_moved:
-        return Cause.INPUT_DRIFT, Severity.TICKET
-    return TABLE[evidence.group]
+class Diagnosis(NamedTuple):
+    """A cause, how loud it is, the marks that speak for it, and those that speak for another one."""
+
+    cause: Cause
+    severity: Severity
+    because: tuple[str, ...]
+    against: tuple[str, ...]
+
+
+def _page(group: str, cause: Cause, *marks: str) -> Rule:
+    return Rule(group, frozenset(marks), cause, Severity.PAGE)
+
+
+def _ticket(group: str, cause: Cause, *marks: str) -> Rule:
+    return Rule(group, frozenset(marks), cause, Severity.TICKET)
+
+
+RULES = (
+    _ticket(ERRORS, Cause.REFERENCE_UNFIT, Sign.UNFIT),
+    _ticket(ERRORS, Cause.DATA_QUALITY, Sign.BROKEN),
+    _page(ERRORS, Cause.SLICE_DEGRADATION, Sign.CONFINED),
+    _page(ERRORS, Cause.BASELINE_CREEP, Sign.SLOW),
+    _page(ERRORS, Cause.DEGRADATION),
+    _ticket(SLICE_ERRORS, Cause.REFERENCE_UNFIT, Sign.UNFIT),
+    _ticket(SLICE_ERRORS, Cause.DATA_QUALITY, Sign.BROKEN),
+    _page(SLICE_ERRORS, Cause.SLICE_DEGRADATION, ERRORS, Sign.CONFINED),
+    _page(SLICE_ERRORS, Cause.DEGRADATION, ERRORS),
+    _page(SLICE_ERRORS, Cause.SLICE_DEGRADATION),
+    _page(CANARY_ERRORS, Cause.DEGRADATION),
+    _page(CANARY_CLASS, Cause.DEGRADATION, CANARY_ERRORS),
+    _ticket(CANARY_CLASS, Cause.INPUT_DRIFT, CANARY_INPUTS),
+    _page(CANARY_CLASS, Cause.DEGRADATION, CANARY_FLIPS),
+    _page(CANARY_CLASS, Cause.DEGRADATION, Sign.CLEAR, Sign.CONFINED),
+    _page(CANARY_CLASS, Cause.DEGRADATION, Sign.CLEAR, Sign.UNWATCHED),
+    _ticket(CANARY_CLASS, Cause.OUTPUT_CHANGE),
+    _ticket(CANARY_FLIPS, Cause.OUTPUT_CHANGE),
+    _ticket(CANARY_CONFIDENCE, Cause.OUTPUT_CHANGE),
+    _ticket(CANARY_INPUTS, Cause.INPUT_DRIFT),
+    _page(SHADOW, Cause.DEGRADATION),
+    _ticket(FLIPS, Cause.INPUT_DRIFT, INPUTS),
+    _page(FLIPS, Cause.BASELINE_CREEP, CONFIDENCE_FALL, Sign.SLOW),
+    _page(FLIPS, Cause.DEGRADATION, CONFIDENCE_FALL),
+    _ticket(FLIPS, Cause.OUTPUT_CHANGE),
+    _ticket(SLICE_FLIPS, Cause.INPUT_DRIFT, INPUTS),
+    _page(SLICE_FLIPS, Cause.DEGRADATION, FLIPS, CONFIDENCE_FALL),
+    _page(SLICE_FLIPS, Cause.SLICE_DEGRADATION, Sign.CONFINED, SLICE_CONFIDENCE),
+    _ticket(SLICE_FLIPS, Cause.OUTPUT_CHANGE),
+    _page(SOURCES, Cause.FEEDBACK_POISONING),
+    *(
+        rule
+        for group in (OUTPUTS, CONFIDENCE_FALL, SLICE_CONFIDENCE)
+        for rule in (_ticket(group, Cause.INPUT_DRIFT, INPUTS), _ticket(group, Cause.OUTPUT_CHANGE))
+    ),
+    _ticket(INPUTS, Cause.INPUT_DRIFT),
+    _ticket(VOLUME, Cause.INPUT_DRIFT),
+    _ticket(QUALITY, Cause.BLIND, Sign.MOSTLY_LOST),
+    _ticket(QUALITY, Cause.DATA_QUALITY),
+)
+
+PROOFS = frozenset([ERRORS, SLICE_ERRORS, CANARY_ERRORS, CANARY_CLASS, SHADOW])
+"""Groups whose page proves harm beyond a moved rate: a rollback needs one of them."""
+
+
+def diagnose(evidence: Evidence, marks: frozenset[str]) -> Diagnosis:
+    """Cause of one piece of evidence; `marks` are the other groups of the same version whose evidence fires."""
+    present = marks | frozenset(evidence.signs)
+    rules = [rule for rule in RULES if rule.group == evidence.group]
+    holds = next(rule for rule in rules if rule.marks <= present)
+    others = frozenset().union(*(rule.marks for rule in rules if rule.cause != holds.cause)) - holds.marks
+    return Diagnosis(
+        holds.cause,
+        holds.severity,
+        tuple(sorted((evidence.group, *holds.marks))),
+        tuple(sorted(others & present)),
+    )
 
 
 def summarise(evidence: Evidence, cause: Cause) -> str:
@@ -49,21 +133,32 @@ def summarise(evidence: Evidence, cause: Cause) -> str:
     seen, expected = f"{first.rate:.1%}", f"{first.expected:.1%}"
     others = len(evidence.subjects) - 1
     more = f" (and {others} more {'indicators' if others > 1 else 'indicator'})" if others else ""
+    asked = _ASKED.get(evidence.group, "predictions" if evidence.model_version else "lines")
     if evidence.group == CANARY_CLASS:
         against = f"{seen} of its predictions, {evidence.compared_with} in {expected} on the same traffic{more}"
         return f"{who} answers '{first.indicator}' in {against}, over {evidence.n} predictions."
-    counted = (
-        f"'{first.indicator}' holds for {seen} of {evidence.n} {'predictions' if evidence.model_version else 'lines'}"
-    )
-    if evidence.group == CANARY_CONFIDENCE:
+    if evidence.group == SOURCES:
+        return (
+            f"{evidence.model}: the labels of '{first.indicator}' contradict the model in {seen} of {evidence.n}, those of "
+            f"honest sources in {expected}{more}; {_MEANING[cause]}."
+        )
+    counted = f"'{first.indicator}' holds for {seen} of {evidence.n} {asked}"
+    if evidence.compared_with is not None:
         against = f"for {expected} of {evidence.compared_with}'s on the same traffic{more}"
         return f"{who}: {counted}, {against}; {_MEANING[cause]}."
     return f"{who}: {counted}, the reference says {expected}{more}; {_MEANING[cause]}."
 
 
+_ASKED = {ERRORS: "labels", SLICE_ERRORS: "labels", CANARY_ERRORS: "labels", VOLUME: "spans of time"}
+
 _MEANING = {
     Cause.DEGRADATION: "the model got worse",
+    Cause.SLICE_DEGRADATION: "the model got worse in one slice",
+    Cause.FEEDBACK_POISONING: "these labels must not reach retraining",
+    Cause.BASELINE_CREEP: "the model got worse step by step",
     Cause.INPUT_DRIFT: "the inputs moved, which is no fault of the version",
     Cause.OUTPUT_CHANGE: "the answers moved and nothing yet says that it does harm",
     Cause.DATA_QUALITY: "the data that reach the model or its log changed in kind",
+    Cause.REFERENCE_UNFIT: "it was so from the first labels on: the reference's own error rate is too low",
+    Cause.BLIND: "too little of the log can be read to watch the model",
 }

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from poisonwatch.judge.cause import PROOFS
+from poisonwatch.profile.indicators import ERRORS, SLICE_ERRORS
 from poisonwatch.types import Action, AlertState, Cause, Decision, Reason, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from poisonwatch.types import Alert, VersionFacts
 
+HARM = (Cause.DEGRADATION, Cause.SLICE_DEGRADATION, Cause.BASELINE_CREEP)
+"""Causes that say that the version does harm."""
 
-SUSPECT = (Cause.OUTPUT_CHANGE, Cause.DATA_QUALITY)
+SUSPECT = (*HARM, Cause.OUTPUT_CHANGE, Cause.DATA_QUALITY)
 """What hold is said for: a version that shows it itself is no target."""
+
+HELD = (
+    (Cause.FEEDBACK_POISONING, Reason.FEEDBACK_SUSPECT),
+    (Cause.OUTPUT_CHANGE, Reason.OUTPUTS_MOVED),
+    (Cause.REFERENCE_UNFIT, Reason.REFERENCE_UNFIT),
+    (Cause.BLIND, Reason.BLIND),
+    (Cause.DATA_QUALITY, Reason.DATA_QUALITY),
+)
+"""Causes that prove no harm of the version and yet speak against promoting it, the gravest first."""
 
 
 def decide(
@@ -22,13 +35,15 @@ def decide(
     versions: Iterable[VersionFacts],
     alerts: Mapping[str, Alert],
     before: Mapping[str, Decision],
+    clean: Collection[str],
     fewest: int,
     time: float,
 ) -> Decision:
     """Decide for the version of `facts`.
 
     `versions` are all that are known, `alerts` the open ones of the model by fingerprint, `before` the decisions so far by
-    version, `fewest` how many predictions a version must have before it can be called healthy. A rollback latches.
+    version, `clean` versions that are gone and were healthy to the end, `fewest` how many predictions a version must have
+    before it can be called healthy. A rollback latches.
     """
     name = facts.model_version
     latched = before.get(name)
@@ -36,10 +51,12 @@ def decide(
         return latched
     own = [alert for alert in alerts.values() if alert.model_version == name]
     firing = [alert for alert in own if alert.state is AlertState.FIRING]
-    # What concerns the log as a whole concerns every version: too little of it may have been seen.
+    # What concerns the log or the feedback as a whole concerns every version.
     of_log = [a for a in alerts.values() if a.model_version is None and a.state is AlertState.FIRING]
-    pages = [alert for alert in own if alert.severity is Severity.PAGE]
-    firing_pages = [alert for alert in firing if alert.severity is Severity.PAGE]
+    harm = sorted(
+        (alert for alert in firing if alert.cause in HARM),
+        key=lambda alert: (alert.group not in PROOFS, alert.severity is not Severity.PAGE, alert.fingerprint),
+    )
 
     def decision(action: Action, reason: Reason, on: list[Alert], summary: str, target: str | None = None) -> Decision:
         return Decision(
@@ -54,54 +71,63 @@ def decide(
             summary=summary,
         )
 
-    if firing_pages:
-        target = _target(name, versions, alerts, before, fewest) if facts.junior else None
-        why = firing_pages[0].summary
+    if harm and harm[0].group not in PROOFS:
+        missing = "What is missing for a rollback: labels, or another version on the same traffic."
+        return decision(Action.HOLD, Reason.PROOF_MISSING, harm, f"{harm[0].summary} {missing}")
+    if harm:
+        target = _target(facts, versions, alerts, before, clean, fewest)
+        why = harm[0].summary
         if target is None:
             return decision(
                 Action.HOLD,
                 Reason.NO_CLEAN_TARGET,
-                firing_pages,
+                harm,
                 f"{why} No version to roll back to is known to be older or trusted, and clean.",
             )
+        reason = Reason.MORE_ERRORS if harm[0].group in {ERRORS, SLICE_ERRORS} else Reason.WORSE_THAN_STABLE
+        return decision(Action.ROLLBACK, reason, harm, f"{why} Roll back to {target}.", target)
+    pending = [alert for alert in own if alert.severity is Severity.PAGE]
+    if pending:
         return decision(
-            Action.ROLLBACK, Reason.WORSE_THAN_STABLE, firing_pages, f"{why} Roll back to {target}.", target
+            Action.HOLD, Reason.EVIDENCE_PENDING, pending, f"Do not promote {name} yet. {pending[0].summary}"
         )
-    if pages:
-        return decision(Action.HOLD, Reason.EVIDENCE_PENDING, pages, f"Do not promote {name} yet. {pages[0].summary}")
-    for cause, action, reason in (
-        (Cause.OUTPUT_CHANGE, Action.HOLD, Reason.OUTPUTS_MOVED),
-        (Cause.DATA_QUALITY, Action.HOLD, Reason.DATA_QUALITY),
-    ):
+    for cause, reason in HELD:
         on = [alert for alert in (*firing, *of_log) if alert.cause is cause]
         if on:
-            return decision(action, reason, on, on[0].summary)
+            return decision(Action.HOLD, reason, on, on[0].summary)
     if facts.predictions < fewest:
         return decision(
             Action.HOLD, Reason.INSUFFICIENT_DATA, [], f"{name} has fewer than {fewest} predictions: too few to judge."
         )
-    drift = [alert for alert in firing if alert.cause is Cause.INPUT_DRIFT]
+    drift = [alert for alert in (*firing, *of_log) if alert.cause is Cause.INPUT_DRIFT]
     if drift:
         return decision(Action.KEEP, Reason.INPUTS_MOVED, drift, drift[0].summary)
     return decision(Action.KEEP, Reason.HEALTHY, [], f"{name} answers as the reference says it should.")
 
 
+def is_clean(name: str, alerts: Mapping[str, Alert], before: Mapping[str, Decision]) -> bool:
+    """Does nothing speak against a version? Only then may it be a target."""
+    accused = any(
+        alert.severity is Severity.PAGE or (alert.cause in SUSPECT and alert.state is AlertState.FIRING)
+        for alert in alerts.values()
+        if alert.model_version == name
+    )
+    return not accused and not (name in before and before[name].decision is Action.ROLLBACK)
+
+
 def _target(
-    name: str,
+    facts: VersionFacts,
     versions: Iterable[VersionFacts],
     alerts: Mapping[str, Alert],
     before: Mapping[str, Decision],
+    clean: Collection[str],
     fewest: int,
 ) -> str | None:
-    """The stable version, if it has shown enough traffic and nothing speaks against it."""
-    for facts in versions:
-        candidate = facts.model_version
-        against = [alert for alert in alerts.values() if alert.model_version == candidate]
-        accused = any(
-            alert.severity is Severity.PAGE or (alert.cause in SUSPECT and alert.state is AlertState.FIRING)
-            for alert in against
-        )
-        condemned = candidate in before and before[candidate].decision is Action.ROLLBACK
-        if facts.stable and candidate != name and facts.predictions >= fewest and not accused and not condemned:
-            return candidate
+    """The last version known to be older or trusted that has shown enough traffic and that nothing speaks against."""
+    running = {other.model_version: other for other in versions}
+    for elder in facts.elders:
+        if elder not in running and elder in clean:
+            return elder
+        if elder in running and running[elder].predictions >= fewest and is_clean(elder, alerts, before):
+            return elder
     return None

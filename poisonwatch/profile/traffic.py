@@ -75,12 +75,14 @@ class Traffic:
             return False
         return self._order.get(version, math.inf) > self._order[self.stable]
 
-    def is_junior(self, version: str) -> bool:
-        """Is the stable version known to be the older or the trusted one of the two, and no mere guess?"""
-        if self.stable is None or version in {self.stable, OTHER_VERSIONS}:
-            return False
-        trusted = self.stable == self._configured or (self.stable in self._known and version not in self._known)
-        return trusted or self.stable in self._presence[version].after
+    def elders(self, version: str) -> tuple[str, ...]:
+        """The versions known to be older or trusted, and no mere guess: the configured one, then the most recent first."""
+        if version == OTHER_VERSIONS:
+            return ()
+        trusted = [] if version in {*self._known, self._configured} else [*sorted(self._known)]
+        decreed = [] if self._configured in {None, version} else [str(self._configured)]
+        found = dict.fromkeys((*decreed, *reversed(self._presence[version].after), *trusted))
+        return tuple(name for name in found if name not in {version, OTHER_VERSIONS})
 
     def _is_settled(self, version: str) -> bool:
         named = version == self._configured or version in self._known
