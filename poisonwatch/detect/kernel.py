@@ -60,14 +60,15 @@ def lay_bets(
     sides: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
     signals: tuple[tuple[str, str], ...],
     shares: dict[str, float],
+    thetas: tuple[float, ...] = THETAS,
 ) -> Bets:
     """Components for indicators (j,) of `signals` (name, group); `shares` has the budget share of each group.
 
-    A group's share is divided equally over its signals, a signal's over its components.
+    Every watched side has a bet on each of the steps `thetas`. A group's share is divided equally over its signals, a signal's over its components.
     """
     indicator, side = np.nonzero(sides)
-    indicator = np.repeat(indicator, len(THETAS))
-    sign = np.repeat(np.where(side == 0, 1.0, -1.0), len(THETAS))
+    indicator = np.repeat(indicator, len(thetas))
+    sign = np.repeat(np.where(side == 0, 1.0, -1.0), len(thetas))
     signal = signal_of[indicator]
     group_names = tuple(dict.fromkeys(group for _, group in signals))
     group_of_signal = np.array([group_names.index(group) for _, group in signals], np.int64)
@@ -79,7 +80,7 @@ def lay_bets(
         signal=signal,
         group=group_of_signal[signal],
         sign=sign,
-        theta=np.tile(THETAS, indicator.size // len(THETAS)),
+        theta=np.tile(thetas, indicator.size // len(thetas)),
         weight=per_signal[signal] / np.bincount(signal, minlength=len(signals))[signal],
     )
 

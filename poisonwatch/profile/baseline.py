@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poisonwatch.profile.odds import logit
+from poisonwatch.profile.odds import expit, log_odds_gap, logit
+from poisonwatch.profile.season import Blocks, History, Season
 
 if TYPE_CHECKING:
     from poisonwatch.profile.indicators import Questions
@@ -28,12 +29,26 @@ DEFAULT_DAY_NOISE = 0.03
 FEWEST_DAYS = 5
 """Days that a reference must cover before its day-to-day noise is measured instead of assumed."""
 
+FEW_DAYS = 14
+"""With fewer days an indicator's own noise is known so badly that its group's median is a floor, not only its signal's."""
 
 FEWEST_A_DAY = 10
 """How often an indicator must be answered both ways on a day for that day to count in the day-level noise."""
 
 FEWEST_BLOCKS = 20
 """Blocks of time that a reference must have before its design effect is measured."""
+
+PRIOR = 500.0
+"""Predictions that the whole day's rate weighs in every cell, at most."""
+
+LABELS_Z = 2.0
+"""How many standard errors of the reference the null of error rates allows for: labels are few."""
+
+LABELS_PRIOR = 50.0
+"""Labels that the overall error rate weighs in every class and slice."""
+
+CHUNK = 512
+"""Indicators that are worked on together, which bounds the memory."""
 
 TINY = 1e-9
 
@@ -44,7 +59,8 @@ class Baseline:
 
     `counts` (size,) is the profile itself; `low` and `high` are log-odds between which the finite baseline leaves the true
     rate; `design_effect` >= 1 is how much more block sums vary than independent records would; `day_noise` is the
-    standard deviation of the daily log-odds beyond sampling.
+    standard deviation of the daily log-odds beyond sampling. Where the reference covers enough days `season` has rate and
+    bounds of every hour, and those of the whole day stand for their mean.
     """
 
     questions: Questions
@@ -54,11 +70,30 @@ class Baseline:
     high: Floats
     design_effect: Floats
     day_noise: Floats
+    season: Season | None = None
 
     @property
     def n(self) -> int:
         """How many predictions the baseline rests on."""
         return int(self.counts[0])
+
+    def cell_of(self, time: float) -> int:
+        """Which cell a time falls to; 0 where there are no seasons."""
+        return 0 if self.season is None else self.season.cell_of(time)
+
+    def rate_in(self, cell: int) -> Floats:
+        """Rates (j,) expected in a cell.
+
+        The sum of `asked * rate_in(cell)` over windows is the expected number of yes of the profiles' sum; what was seen
+        is held against it by `profile.odds.log_odds_gap`.
+        """
+        return self.rate if self.season is None else np.asarray(self.season.rate[cell])
+
+    def bounds_in(self, cell: int) -> tuple[Floats, Floats]:
+        """Low and high (j,) in a cell."""
+        if self.season is None:
+            return self.low, self.high
+        return np.asarray(self.season.low[cell]), np.asarray(self.season.high[cell])
 
 
 def cut_points(values: Floats, *, confidence: bool = False) -> tuple[float, ...]:
@@ -82,70 +117,178 @@ def cut_points(values: Floats, *, confidence: bool = False) -> tuple[float, ...]
 
 
 def describe(questions: Questions, counts: Ints, blocks: Ints, days: Ints) -> Baseline:
-    """A baseline from its counts (size,), and from the same counts by block (b, size) and by day (d, size).
+    """A baseline from its counts (size,), and from the same counts by block (b, size) and by day (d, size), no seasons.
 
     Without times there is one block and one day: records are then taken as exchangeable, the design effect is 1 and the
     day-level noise the stated default.
     """
+    none = np.zeros(blocks.shape[0], np.int64)
+    scale = Blocks(blocks, none, none - 1)
+    return describe_history(questions, History(counts[None], days, days[:, :1], (scale,)), counts)
+
+
+def describe_history(questions: Questions, history: History, counts: Ints | None = None) -> Baseline:
+    """A baseline with seasons from a timed reference, as `profile.season.Tally` counted it.
+
+    `counts` (size,) are the counts of the whole where they were corrected after counting; rates and bounds of all cells are
+    corrected in proportion.
+    """
+    raw = history.cells.sum(axis=0)
+    counts = raw if counts is None else counts
+    measured = [
+        _measure(questions, history, slice(start, start + CHUNK))
+        for start in range(0, len(questions.indicators), CHUNK)
+    ]
+    effect, noise = (np.concatenate(arrays) for arrays in zip(*measured, strict=True))
     asked, yes = counts[questions.asked], counts[questions.yes]
-    rate = (yes + 0.5) / (asked + 1.0)
-    effect = _design_effect(questions, blocks, rate)
-    low, high = _bounds(asked / effect, yes / effect)
+    low, high = _bounds(asked / effect, yes / effect, REFERENCE_ERROR_Z)
+    season = None
+    if history.cells.shape[0] > 1:
+        part = history.cells[:, :1] / max(int(raw[0]), 1)
+        cells = np.maximum(history.cells + part * (counts - raw), 0.0)
+        season = _season(cells[:, questions.asked] / effect, cells[:, questions.yes] / effect)
     return Baseline(
         questions=questions,
         counts=counts,
-        rate=rate,
+        rate=(yes + 0.5) / (asked + 1.0),
         low=low,
         high=high,
         design_effect=effect,
-        day_noise=_day_noise(questions, days, effect),
+        day_noise=_floored(questions, noise, history.days.shape[0]),
+        season=season,
     )
 
 
-def _bounds(asked: Floats, yes: Floats) -> tuple[Floats, Floats]:
-    """Log-odds of the Beta quantiles (Clopper, Pearson 1934) at `REFERENCE_ERROR_Z` on either side."""
+def describe_errors(questions: Questions, counts: Ints, overall: int) -> Baseline:
+    """A baseline of error rates from the labels of a reference: asked is labelled, yes is wrong.
+
+    `overall` is the number of the indicator over all labels. Every other one is shrunk to its rate as if `LABELS_PRIOR`
+    more labels had shown it, so that a slice without labels has a wide null and not none. Labels are taken as exchangeable.
+    """
+    asked, yes = counts[questions.asked].astype(np.float64), counts[questions.yes].astype(np.float64)
+    prior = np.where(np.arange(asked.size) == overall, 0.0, LABELS_PRIOR)
+    everywhere = (yes[overall] + 0.5) / (asked[overall] + 1.0)
+    asked, yes = asked + prior, yes + prior * everywhere
+    low, high = _bounds(asked, yes, LABELS_Z)
+    return Baseline(
+        questions=questions,
+        counts=counts,
+        rate=(yes + 0.5) / (asked + 1.0),
+        low=low,
+        high=high,
+        design_effect=np.ones(asked.size),
+        day_noise=np.zeros(asked.size),
+    )
+
+
+def _bounds(asked: Floats, yes: Floats, z: float) -> tuple[Floats, Floats]:
+    """Log-odds of the Beta quantiles (Clopper, Pearson 1934) at `z` on either side."""
     from scipy.special import betaincinv, ndtr  # noqa: PLC0415 - only who learns a reference pays for SciPy
 
-    tail = ndtr(-REFERENCE_ERROR_Z)
+    tail = ndtr(-z)
     no = asked - yes
     low = np.where(yes > 0, betaincinv(np.where(yes > 0, yes, 1.0), no + 1, tail), 0.0)
     high = np.where(no > 0, betaincinv(yes + 1, np.where(no > 0, no, 1.0), 1 - tail), 1.0)
     return logit(low), logit(high)
 
 
-def _design_effect(questions: Questions, blocks: Ints, rate: Floats) -> Floats:
-    """Variance of block sums over that of independent records: the upper 95 % bound, and at least 1."""
+def _season(asked: Floats, yes: Floats) -> Season:
+    """Cells from effective counts (k, j), shrunk to the whole day's rate by as much as the cells resemble each other.
+
+    With rates of cells spread by s around p, a cell's prior is p (1 - p) / s^2 predictions (the beta distribution of that
+    spread; Efron, Morris 1975), from an upper bound on s, so that a cell off the mean is not dragged out of its bounds.
+    """
     from scipy.special import chdtri  # noqa: PLC0415
 
-    asked, yes = blocks[:, questions.asked], blocks[:, questions.yes]
-    used = asked > 0
-    spread = (yes - asked * rate) ** 2 / np.maximum(asked * rate * (1 - rate), TINY)
+    total = asked.sum(axis=0)
+    mean = (yes.sum(axis=0) + 0.5) / (total + 1.0)
+    free = np.maximum((asked > 0).sum(axis=0) - 1, 1)
+    spread = ((yes - asked * mean) ** 2 / np.maximum(asked * mean * (1 - mean), TINY)).sum(axis=0)
+    excess = spread * free / chdtri(free, 0.95) - free
+    prior = np.clip(total / np.maximum(excess, TINY), 1.0, PRIOR)
+    asked, yes = asked + prior, yes + prior * mean
+    low, high = _bounds(asked, yes, REFERENCE_ERROR_Z)
+    return Season(yes / asked, low, high)
+
+
+def _measure(questions: Questions, history: History, some: slice) -> tuple[Floats, Floats]:
+    """Design effect and daily noise of some indicators, cells' rates removed from both and the days' levels from the first.
+
+    What differs from day to day is noise of the days: block sums that vary with it would count it twice. Where too few
+    days are known to tell, the design effect carries it.
+    """
+    asked, yes = questions.asked[some], questions.yes[some]
+    in_cells = history.cells[:, asked]
+    whole = (history.cells[:, yes].sum(axis=0) + 0.5) / (in_cells.sum(axis=0) + 1.0)
+    rate = (history.cells[:, yes] + whole) / (in_cells + 1.0) if history.cells.shape[0] > 1 else whole[None]
+    gap, used, by_day = _daily(history, asked, yes, rate)
     number = used.sum(axis=0)
-    if blocks.shape[0] < FEWEST_BLOCKS:
-        return np.ones(rate.size)
-    summed = np.where(used, spread, 0.0).sum(axis=0)
-    bound = chdtri(np.maximum(number - 1, 1), 0.95)
-    return np.where(number >= FEWEST_BLOCKS, np.maximum(1.0, summed / bound), 1.0)
+    known = number >= FEWEST_DAYS
+    level = np.where(used & known, gap - gap.sum(axis=0) / np.maximum(number, 1), 0.0)
+    effect = np.ones(whole.size)
+    fitted = (in_cells > 0).sum(axis=0) + np.where(known, number - 1, 0)
+    for scale in history.scales:
+        part = scale.counts[:, asked].sum(axis=0) / np.maximum(in_cells.sum(axis=0), 1)
+        effect = np.maximum(effect, _design_effect(scale, asked, yes, rate, level, fitted * part))
+    return effect, _day_noise(gap, used, effect, by_day)
 
 
-def _day_noise(questions: Questions, days: Ints, effect: Floats) -> Floats:
-    """Standard deviation of the daily log-odds beyond sampling, no less than the median over a signal's indicators.
+def _daily(history: History, asked: Ints, yes: Ints, rate: Floats) -> tuple[Floats, Ints, Floats]:
+    """Log-odds of every day beyond what its hours let expect (d, j), where that is known, and its information (d, j).
 
     Only days on which an indicator and its complement were both seen often enough count.
     """
-    asked, yes = days[:, questions.asked], days[:, questions.yes]
-    used = np.minimum(yes, asked - yes) >= FEWEST_A_DAY
+    of_day, yes_of_day = history.days[:, asked], history.days[:, yes]
+    used = np.minimum(yes_of_day, of_day - yes_of_day) >= FEWEST_A_DAY
+    # How many of a day's answers fell to a cell is not counted for each question; its predictions are.
+    in_cells = history.cells[:, asked]
+    weight = history.mix / np.maximum(history.cells[:, 0], 1)
+    expected = weight @ (in_cells * rate) / np.maximum(weight @ in_cells, TINY)
+    gap = log_odds_gap(of_day, yes_of_day, of_day * expected)
+    share = (yes_of_day + 0.5) / (of_day + 1.0)
+    return np.where(used, gap, 0.0), used, of_day * share * (1 - share)
+
+
+def _design_effect(scale: Blocks, asked: Ints, yes: Ints, rate: Floats, level: Floats, fitted: Floats) -> Floats:
+    """Variance of block sums over that of independent records: the upper 95 % bound, and at least 1.
+
+    Expected are the `rate` (k, j) of the block's cell, moved by the `level` (d, j) of its day; `fitted` (j,) numbers were
+    fitted to these blocks.
+    """
+    from scipy.special import chdtri  # noqa: PLC0415
+
+    if scale.counts.shape[0] < FEWEST_BLOCKS:
+        return np.ones(asked.size)
+    n, k = scale.counts[:, asked], scale.counts[:, yes]
+    used = n > 0
+    expected = rate[scale.cell]
+    if level.any():
+        expected = expit(logit(expected) + np.where(scale.day[:, None] >= 0, level[scale.day], 0.0))
+    spread = (k - n * expected) ** 2 / np.maximum(n * expected * (1 - expected), TINY)
     number = used.sum(axis=0)
-    share = (yes + 0.5) / (asked + 1.0)
-    sampling = effect / np.maximum(asked * share * (1 - share), TINY)
-    daily = np.where(used, logit(share), 0.0)
-    mean = daily.sum(axis=0) / np.maximum(number, 1)
-    variance = np.where(used, (daily - mean) ** 2, 0.0).sum(axis=0) / np.maximum(number - 1, 1)
-    excess = variance - np.where(used, sampling, 0.0).sum(axis=0) / np.maximum(number, 1)
+    summed = np.where(used, spread, 0.0).sum(axis=0)
+    bound = chdtri(np.maximum(number - fitted, 1), 0.95)
+    return np.where(number >= FEWEST_BLOCKS, np.maximum(1.0, summed / bound), 1.0)
+
+
+def _day_noise(gap: Floats, used: Ints, effect: Floats, information: Floats) -> Floats:
+    """Standard deviation of the daily log-odds beyond sampling."""
+    number = used.sum(axis=0)
+    mean = gap.sum(axis=0) / np.maximum(number, 1)
+    variance = np.where(used, (gap - mean) ** 2, 0.0).sum(axis=0) / np.maximum(number - 1, 1)
+    sampling = np.where(used, effect / np.maximum(information, TINY), 0.0).sum(axis=0) / np.maximum(number, 1)
     # A few days know their own noise badly, hence the factor of statistics over the number of days.
-    measured = np.sqrt(np.maximum(excess, 0.0)) * np.sqrt(1.0 + 1.0 / np.maximum(number, 1))
-    noise = np.where(number >= FEWEST_DAYS, measured, DEFAULT_DAY_NOISE)
-    for signal in range(len(questions.signals)):
-        of = questions.signal_of == signal
-        noise[of] = np.maximum(noise[of], np.median(noise[of]))
-    return noise
+    measured = np.sqrt(np.maximum(variance - sampling, 0.0)) * np.sqrt(1.0 + 1.0 / np.maximum(number, 1))
+    return np.where(number >= FEWEST_DAYS, measured, DEFAULT_DAY_NOISE)
+
+
+def _floored(questions: Questions, noise: Floats, days: int) -> Floats:
+    """Noise raised to the median over the signal's indicators, and over the group's while few days are known."""
+    floored = noise.copy()
+    group_of = np.array([signal.group for signal in questions.signals])[questions.signal_of]
+    families = [questions.signal_of == signal for signal in range(len(questions.signals))]
+    if FEWEST_DAYS <= days < FEW_DAYS:
+        families += [group_of == group for group in np.unique(group_of)]
+    for of in families:
+        floored[of] = np.maximum(floored[of], np.median(noise[of]))
+    return floored

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from poisonwatch.types import Floats
+    from poisonwatch.types import Floats, Ints
 
 TINY = 1e-9
 """Rates are kept this far from 0 and 1."""
@@ -22,3 +22,8 @@ def logit(p: Floats) -> Floats:
 def expit(z: Floats) -> Floats:
     """Rates of log-odds, kept off 0 and 1."""
     return np.clip(1.0 / (1.0 + np.exp(-z)), TINY, 1 - TINY)
+
+
+def log_odds_gap(asked: Floats | Ints, yes: Floats | Ints, expected: Floats) -> Floats:
+    """How far rates lie from what was expected of them, in log-odds: `yes` and `expected` numbers of yes among `asked`."""
+    return logit((yes + 0.5) / (asked + 1.0)) - logit((expected + 0.5) / (asked + 1.0))
