@@ -1,0 +1,154 @@
+"""What is learned offline about inputs: known words, centroids of embeddings, half-space trees.
+
+All of it is deterministic, and bounded by the caller's sample. River is imported only by who grows trees.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from poisonwatch.profile.embedding import FEWEST_OF_CLASS, MOST_CLASSES, SHRINKAGE, Centroids, reduced
+from poisonwatch.profile.outlier import Forest
+from poisonwatch.profile.words import LARGEST_VOCABULARY, Vocabulary
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from poisonwatch.profile.words import Hashes, Tokens
+    from poisonwatch.types import Codes, Floats, Ints
+
+MOST_COUNTED = 1 << 20
+"""Distinct words that are counted at once; what was met least is forgotten when there are more."""
+
+FEWEST_RECORDS = 100
+"""Fewer embeddings or numerical records than this make neither centroids nor trees."""
+
+MOST_GROWN = 2000
+"""Records that trees are filled with, at most."""
+
+TREES = 25
+HEIGHT = 8
+SEED = 1
+QUANTILES = (0.001, 0.5, 0.999)
+PADDING = 0.1
+"""How far the scaled range reaches beyond the outer quantiles on either side, as a share of their distance."""
+
+
+class WordCounts:
+    """In how many records of the reference each word stands."""
+
+    def __init__(self) -> None:
+        self._words: Hashes = np.empty(0, np.uint64)
+        self._records: Ints = np.empty(0, np.int64)
+
+    def add(self, tokens: Tokens) -> None:
+        """Count the words of a batch, once per record."""
+        order = np.lexsort((tokens.row, tokens.word))
+        word, row = tokens.word[order], tokens.row[order]
+        # The first of the equal (word, record) pairs that stand next to each other.
+        new = np.ones(word.size, np.bool_)
+        new[1:] = (word[1:] != word[:-1]) | (row[1:] != row[:-1])
+        words, records = np.unique(word[new], return_counts=True)
+        both, place = np.unique(np.concatenate((self._words, words)), return_inverse=True)
+        counts = np.zeros(both.size, np.int64)
+        np.add.at(counts, place, np.concatenate((self._records, records)))
+        if both.size > MOST_COUNTED:
+            kept = counts > np.partition(counts, both.size - MOST_COUNTED - 1)[both.size - MOST_COUNTED - 1]
+            both, counts = both[kept], counts[kept]
+        self._words, self._records = both, counts
+
+    def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
+        """The vocabulary for live records, and the one that the reference's own records are to be asked about.
+
+        Known is a word that at least two records have, and more where more than `LARGEST_VOCABULARY` words would be
+        known. A record of the reference must not count itself: for it one record more is needed, which makes its share
+        of unseen words what it would be if the vocabulary had been learned from all other records.
+        """
+        least = 2
+        if self._records.size > LARGEST_VOCABULARY:
+            least = max(least, int(np.partition(self._records, -LARGEST_VOCABULARY - 1)[-LARGEST_VOCABULARY - 1]) + 1)
+        return Vocabulary(self._words[self._records >= least]), Vocabulary(self._words[self._records > least])
+
+
+def fit_centroids(embeddings: NDArray[np.float32], codes: Codes) -> Centroids | None:
+    """Centroids of embeddings (e, n) by the code of the predicted class (n,), or None where too few are usable.
+
+    One centroid per class with at least `FEWEST_OF_CLASS` embeddings (the most frequent `MOST_CLASSES`), else a single one
+    of all; one covariance around them, shrunk towards equal variances by `SHRINKAGE`.
+    """
+    usable = np.isfinite(embeddings).all(axis=0) & (embeddings != 0).any(axis=0)
+    points, of_class = reduced(embeddings[:, usable]), codes[usable]
+    if of_class.size < FEWEST_RECORDS:
+        return None
+    classes, counts = np.unique(of_class, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
+    kept = np.sort(most[counts[most] >= FEWEST_OF_CLASS])
+    if kept.size:
+        classes = classes[kept]
+        fitted = np.isin(of_class, classes)
+        points, place = points[fitted], np.searchsorted(classes, of_class[fitted])
+    else:
+        classes, place = classes[:0], np.zeros(of_class.size, np.int64)
+    counts = np.bincount(place)
+    means = np.stack([points[place == index].mean(axis=0) for index in range(counts.size)]).astype(np.float32)
+    residuals = points - means[place]
+    covariance = residuals.T @ residuals / place.size
+    typical = max(float(np.trace(covariance)) / means.shape[1], 1e-12)
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * typical * np.eye(means.shape[1])
+    whitening = np.linalg.inv(np.linalg.cholesky(shrunk)).T
+    return Centroids(
+        width=embeddings.shape[0],
+        classes=classes.astype(np.int64),
+        counts=counts,
+        means=means.astype(np.float64),
+        whitening=whitening.astype(np.float32).astype(np.float64),
+    )
+
+
+def sampled(n: int) -> Ints:
+    """The records that trees are filled with: at most `MOST_GROWN` of n, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, min(n, MOST_GROWN)).astype(np.int64))
+
+
+def grow_forest(numbers: Floats) -> Forest | None:
+    """Half-space trees filled with the records `sampled` of numbers (d, n), or None where they cannot be grown.
+
+    At least two features must vary and `FEWEST_RECORDS` records be there. The trees are those of river's `HalfSpaceTrees`,
+    which draws all splits when it meets its first record (they depend on the seed and the features only) and counts
+    masses over a window: here one window of the whole sample.
+    """
+    from river.anomaly import HalfSpaceTrees  # noqa: PLC0415 - optional, and only who learns a reference needs it
+
+    sample = numbers[:, sampled(numbers.shape[1])]
+    known = np.isfinite(sample)
+    if sample.shape[1] < FEWEST_RECORDS or not known.any(axis=1).all():
+        return None
+    low, middle, high = np.array(
+        [np.quantile(row[here], QUANTILES) for row, here in zip(sample, known, strict=True)]
+    ).T.astype(np.float32)
+    varying = np.flatnonzero(high > low)
+    if varying.size < 2:
+        return None
+    span = (1 + 2 * PADDING) * np.where(high > low, high - low, np.float32(1))
+    low -= PADDING * span / (1 + 2 * PADDING)
+    low, span, middle = (values.astype(np.float32).astype(np.float64) for values in (low, span, middle))
+    scaled = (np.where(known, sample, middle[:, None]) - low[:, None]) / span[:, None]
+    grown = HalfSpaceTrees(n_trees=TREES, height=HEIGHT, window_size=sample.shape[1], seed=SEED)
+    for record in scaled[varying].T.tolist():
+        grown.learn_one(dict(zip(varying.tolist(), record, strict=True)))
+    inner = 2**HEIGHT - 1
+    feature, threshold = np.empty((TREES, inner), np.int64), np.empty((TREES, inner))
+    mass = np.empty((TREES, 2 * inner + 1), np.int64)
+    for tree, root in enumerate(grown.trees):
+        level: list[Any] = [root]
+        place = 0
+        while level:
+            for node in level:
+                mass[tree, place] = node.r_mass
+                if place < inner:
+                    feature[tree, place], threshold[tree, place] = node.feature, node.threshold
+                place += 1
+            level = [child for node in level for child in node.children] if place <= inner else []
+    return Forest(sample.shape[1], low, span, middle, feature, threshold, mass)
