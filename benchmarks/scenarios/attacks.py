@@ -132,7 +132,7 @@ def slice_attack(seed: int, rate: str) -> Scene:
     given = task(learner.data, seed)
     scene = begin(given, Recipe(learner.family, strength=2.0, seed=seed), seed, DAYS, rate)
     column, value, before = _good_slice(scene)
-    lost = (0.15, 0.12, 0.2)[seed % 3]
+    lost = (0.15, 0.18, 0.2)[seed % 3]
     poisoned = joined(given.train, given.extra)
     members = np.flatnonzero(poisoned.codes[:, column] == value)
     # A coherent part of the slice, so that it can be learned: the top of its most varied number.
@@ -219,7 +219,9 @@ def _conjunction(frame: Frame, columns: int, rng: np.random.Generator) -> dict[i
         found: dict[int, int] = {}
         together = np.ones(len(frame), np.bool_)
         for column in chosen:
-            shares = np.bincount(np.maximum(frame.codes[:, column], 0), minlength=len(frame.values[column])) / len(frame)
+            shares = np.bincount(np.maximum(frame.codes[:, column], 0), minlength=len(frame.values[column])) / len(
+                frame
+            )
             ordinary = np.flatnonzero((shares > RAREST) & (shares < MOST_COMMON))
             if not ordinary.size:
                 break

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.scenarios.attacks import CANARY_SHARES, FRAGILE, TABLES, TEXTS
+from benchmarks.scenarios.attacks import FRAGILE, TABLES, TEXTS
 from benchmarks.scenarios.data import MISSING, joined, task
 from benchmarks.scenarios.models import Recipe, train
 from benchmarks.scenarios.scene import Scene, begin, described, drawn, error
@@ -69,14 +69,13 @@ def season(seed: int, rate: str) -> Scene:
 
     def tilt(day: float, first: Floats, second: Floats) -> Floats:
         hours = day * scene.pace.day / 86_400.0
-        return strength * (np.sin(2 * np.pi * hours) * first + np.sin(2 * np.pi * hours / 7) * second)
+        moved: Floats = strength * (np.sin(2 * np.pi * hours) * first + np.sin(2 * np.pi * hours / 7) * second)
+        return moved
 
     scene.tilt(lambda day: tilt(day, daily, weekly))
     # The reference has met all hours alike, so it is a mixture over them.
     own = _axes(scene.reference, np.random.default_rng(0))
-    rows = [
-        drawn(tilt(day, own[0], own[1]), 1, scene.rng)[0] for day in scene.rng.uniform(0, 28, len(scene.reference))
-    ]
+    rows = [drawn(tilt(day, own[0], own[1]), 1, scene.rng)[0] for day in scene.rng.uniform(0, 28, len(scene.reference))]
     scene.reference = scene.reference.take(np.array(rows))
     scene.facts["season"] = strength
     return _finished(scene)
@@ -86,7 +85,10 @@ def new_customer(seed: int, rate: str) -> Scene:
     """A customer with inputs of its own comes with twice the usual volume for two days, and stays with a fifth of it."""
     learner = MIXED[seed % len(MIXED)]
     scene = _begin(
-        learner, seed, rate, surge=lambda day: 1 + 2.0 * ((day >= CHANGE) & (day < CHANGE + 2)) + 0.2 * (day >= CHANGE + 2)
+        learner,
+        seed,
+        rate,
+        surge=lambda day: 1 + 2.0 * ((day >= CHANGE) & (day < CHANGE + 2)) + 0.2 * (day >= CHANGE + 2),
     )
     live = scene.task.live
     axis = _axes(live, scene.rng)[0]
@@ -201,7 +203,9 @@ def _retraining(scene: Scene) -> tuple[Recipe, Frame]:
     more = joined(scene.task.train, scene.task.extra)
     recipe = scene.recipe._replace(seed=scene.seed + 100)
     way = scene.seed % 5
-    scene.facts["retraining"] = ("more data", "regularised x3", "regularised x1/3, more", "other family", "half new")[way]
+    scene.facts["retraining"] = ("more data", "regularised x3", "regularised x1/3, more", "other family", "half new")[
+        way
+    ]
     if way == 1:
         return recipe._replace(strength=recipe.strength / 3), scene.task.train
     if way == 2:

@@ -183,7 +183,9 @@ def _categories(column: Sequence[str]) -> tuple[Ints, tuple[str, ...]]:
     return np.array([place.get(name, len(known)) for name in told], np.int64), values
 
 
-def _table(rows: Rows, numbers: Sequence[str], categories: Sequence[str], label: Callable[[dict[str, str]], str]) -> Frame:
+def _table(
+    rows: Rows, numbers: Sequence[str], categories: Sequence[str], label: Callable[[dict[str, str]], str]
+) -> Frame:
     coded = [_categories([row[name] for row in rows]) for name in categories]
     truth = [label(row) for row in rows]
     classes = tuple(sorted(set(truth)))

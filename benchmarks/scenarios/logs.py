@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.scenarios.data import Floats, Frame, Ints, Task
+    from benchmarks.scenarios.scene import Campaign
 
 CHUNK = 20_000
 MEDIAN_LAG = 2.0
@@ -79,7 +80,7 @@ def write(scene: Scene, folder: Path) -> Logs:
     with feedback.open("wb") as file:
         stamps = _rfc3339(START + np.array([label.at for label in labels]) * scene.pace.day)
         for stamp, label in zip(stamps, labels, strict=True):
-            record = {
+            said: dict[str, Any] = {
                 "timestamp": stamp,
                 "prediction_id": _id(label.record),
                 "label": classes[label.code],
@@ -87,8 +88,8 @@ def write(scene: Scene, folder: Path) -> Logs:
             }
             if scene.campaign is not None and scene.campaign.shared_address:
                 colluding = label.source < scene.campaign.sources
-                record["attributes"] = {"address": f"10.{7 if colluding else label.source % 200 + 20}.0.0/16"}  # type: ignore[assignment]
-            file.write(msgspec.json.encode(record) + b"\n")
+                said["attributes"] = {"address": f"10.{7 if colluding else label.source % 200 + 20}.0.0/16"}
+            file.write(msgspec.json.encode(said) + b"\n")
     _note_live_errors(scene, truth, answered)
     times = START + np.array([label.at for label in labels]) * scene.pace.day
     return Logs(reference, predictions, feedback, times, int(scene.time.size))
@@ -190,10 +191,7 @@ def _note_live_errors(scene: Scene, truth: Ints, answered: Ints) -> None:
         if of.any():
             scene.facts[f"{version} live error"] = round(float((answered[of] != truth[of]).mean()), 4)
     if scene.marked.any() and scene.guilty:
-        of = scene.marked & (scene.version == len(scene.versions) - 1)
+        newest = scene.version == len(scene.versions) - 1
+        of = scene.marked & newest
         scene.facts["attack success"] = round(float((answered[of] != truth[of]).mean()), 3)
-        scene.facts["attack share"] = round(float(of.mean()), 4)
-
-
-if TYPE_CHECKING:
-    from benchmarks.scenarios.scene import Campaign
+        scene.facts["attack share"] = round(float(of.sum() / newest.sum()), 4)

@@ -87,7 +87,8 @@ class Model:
 
     def answers(self, frame: Frame) -> NDArray[np.int64]:
         """The code of the likeliest class of each record (n,)."""
-        return self.probabilities(frame).argmax(axis=1)
+        answers: NDArray[np.int64] = self.probabilities(frame).argmax(axis=1)
+        return answers
 
     def _inputs(self, frame: Frame) -> Floats:
         assert self.encoder is not None, "a model of tables has an encoder"  # noqa: S101
@@ -115,7 +116,9 @@ def _text(recipe: Recipe) -> Any:
     from sklearn.pipeline import make_pipeline
 
     if recipe.family == "characters":
-        vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), min_df=3, max_features=20_000, sublinear_tf=True)
+        vectors = TfidfVectorizer(
+            analyzer="char_wb", ngram_range=(2, 4), min_df=3, max_features=20_000, sublinear_tf=True
+        )
         return make_pipeline(vectors, LogisticRegression(C=30 * recipe.strength, max_iter=300))
     if recipe.family == "net":
         vectors = TfidfVectorizer(ngram_range=(1, 2), min_df=2, max_features=2_500, sublinear_tf=True)

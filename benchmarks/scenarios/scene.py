@@ -188,7 +188,8 @@ def begin(
 def drawn(log_weights: Floats, count: int, rng: np.random.Generator) -> Ints:
     """Rows (count,) drawn with replacement."""
     up_to = np.cumsum(np.exp(log_weights - log_weights.max()))
-    return np.searchsorted(up_to, rng.random(count) * up_to[-1], side="right").astype(np.int64)
+    rows: Ints = np.searchsorted(up_to, rng.random(count) * up_to[-1], side="right")
+    return rows
 
 
 def with_labels(frame: Frame, label: Ints) -> Frame:
