@@ -10,19 +10,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import gammaln, logsumexp
-from scipy.stats import binom, nchypergeom_fisher
+from scipy.stats import binom, hypergeom, nchypergeom_fisher
 
-from poisonwatch.detect.canary import Canary
+from poisonwatch.detect.canary import MOST_INDICATORS, Canary, Pair, concurrent, confinement
 from poisonwatch.detect.evidence import collect
 from poisonwatch.detect.kernel import log_sum
-from poisonwatch.profile.indicators import CANARY_CLASS, CANARY_CONFIDENCE
+from poisonwatch.profile.indicators import (
+    CANARY_CLASS,
+    CANARY_CONFIDENCE,
+    CANARY_ERRORS,
+    CANARY_FLIPS,
+    CANARY_INPUTS,
+    FLIPPED,
+    ask,
+    ask_errors,
+)
 from poisonwatch.profile.odds import expit, logit
-from tests.streams import sharp, small_questions
+from poisonwatch.types import Column, Schema
+from tests.streams import SMALL, sharp, small_questions
 
 if TYPE_CHECKING:
     from poisonwatch.types import Evidence, Floats, Ints
 
 QUESTIONS = small_questions()
+OUTPUT_SIGNALS = {s: g for s, g in concurrent(QUESTIONS).items() if g in {CANARY_CLASS, CANARY_CONFIDENCE}}
+HOUR = 3600.0
 RATES = np.full(len(QUESTIONS.indicators), 0.3)
 SPAM = next(n for n, indicator in enumerate(QUESTIONS.indicators) if indicator.text == "prediction = spam")
 SHARES = {CANARY_CLASS: 0.9, CANARY_CONFIDENCE: 0.1}
@@ -30,9 +42,10 @@ SHARE = 1e-100
 """A share of time so small that one step from nothing shows the likelihood ratio itself."""
 
 
-def canary_with(floor: float, design_effect: float = 1.0) -> Canary:
-    """A canary's detector with this floor."""
-    return Canary(sharp(QUESTIONS, RATES, design_effect), floor, SHARES, 30)
+def canary_with(*floors: float, design_effect: float = 1.0) -> Canary:
+    """A canary's detector with these floors."""
+    both = dict.fromkeys(SHARES, floors)
+    return Canary(sharp(QUESTIONS, RATES, design_effect), OUTPUT_SIGNALS, both, SHARES, 30, HOUR)
 
 
 def profile_of(asked: int, yes: int) -> Ints:
@@ -45,10 +58,10 @@ def profile_of(asked: int, yes: int) -> Ints:
 
 def log_ratios(detector: Canary, canary: int, stable: int, both: int, yes: int) -> Floats:
     """Log-likelihood ratios (c,) of the components on `spam` when `yes` of `both` fell to the canary."""
-    memory = detector.begin()
-    detector.step(memory, profile_of(canary, yes), profile_of(stable, both - yes), SHARE, 0.0)
+    pair = detector.begin()
+    detector.step(pair, profile_of(canary, yes), profile_of(stable, both - yes), SHARE, 0.0)
     mine = detector.indicators[detector.bets.indicator] == SPAM
-    return np.asarray((memory.log_m - np.log(detector.bets.weight * SHARE))[mine])
+    return np.asarray((pair.memory.log_m - np.log(detector.bets.weight * SHARE))[mine])
 
 
 def of_spam(detector: Canary) -> tuple[Floats, Floats]:
@@ -74,7 +87,7 @@ def test_bets_are_fair_under_every_odds_ratio_of_the_null(
     table: tuple[int, int, int], floor: float, inside: float, effect: float
 ) -> None:
     """Exactly, for tables with any margins: the mean is at most 1 inside the floor, tempered or not."""
-    detector = canary_with(floor, effect)
+    detector = canary_with(floor, design_effect=effect)
     support, chance = exact(*table, inside * floor)
     mean = chance @ np.exp([log_ratios(detector, *table, x) for x in support])
     assert (mean <= 1 + 1e-9).all()
@@ -168,7 +181,7 @@ def alarms(seed: int, floor: float, log_odds: float) -> int:
         level = np.cumsum(rng.normal(0, 0.4, BLOCKS)) - 1
         routed = expit(np.cumsum(rng.normal(0, 0.5, BLOCKS)) - 1)
         volume = rng.poisson(120 * np.exp(rng.normal(0, 0.8, BLOCKS))) + 2
-        memory = detector.begin()
+        pair = detector.begin()
         for block in range(BLOCKS):
             to_canary = rng.random(int(volume[block])) < routed[block]
             base = expit(np.array([level[block], level[block] + log_odds]))
@@ -177,8 +190,8 @@ def alarms(seed: int, floor: float, log_odds: float) -> int:
             numbers = np.stack([sure, np.zeros(sure.size)])
             codes = np.stack([spam + 1, np.ones(sure.size), np.ones(sure.size)]).astype(np.int32)
             arms = [QUESTIONS.count(numbers[:, of], codes[:, of]) for of in (to_canary, ~to_canary)]
-            detector.step(memory, arms[0], arms[1], HORIZON / BLOCKS, 0.0)
-            if log_sum(memory.log_m, together, 1)[0] >= 0:
+            detector.step(pair, arms[0], arms[1], HORIZON / BLOCKS, 0.0)
+            if log_sum(pair.memory.log_m, together, 1)[0] >= 0:
                 found += 1
                 break
     return found
@@ -206,15 +219,15 @@ def test_the_calibration_would_notice() -> None:
 def evidence_after(blocks: list[tuple[float, float]], floor: float = 0.3) -> tuple[Evidence, Evidence]:
     """Evidence of both groups after blocks of a minute with these rates of spam, (canary, stable), 60 and 180 predictions."""
     detector = canary_with(floor)
-    memory = detector.begin()
+    pair = detector.begin()
     rng = np.random.default_rng(43)
     for number, (canary, stable) in enumerate(blocks):
         arms = profile_of(60, int(rng.binomial(60, canary))), profile_of(180, int(rng.binomial(180, stable)))
-        detector.step(memory, *arms, 1e-5, 60.0 * number)
+        detector.step(pair, *arms, 1e-5, 60.0 * number)
     texts = tuple(QUESTIONS.indicators[of].text for of in detector.indicators)
     floors = np.full(len(texts), floor)
     one, two = collect(
-        "mail", "v2", memory, detector.bets, texts, RATES[detector.indicators], floors, compared_with="v1"
+        "mail", "v2", pair.memory, detector.bets, texts, RATES[detector.indicators], floors, compared_with="v1"
     )
     return (one, two) if one.group == CANARY_CLASS else (two, one)
 
@@ -259,15 +272,17 @@ def test_an_honest_retraining_stays_within_the_floor() -> None:
 def test_a_changing_share_of_traffic_does_not_turn_the_effect_round() -> None:
     """Lower in every block, yet higher when pooled, for the canary has most of the traffic when rates are high: lower it is."""
     detector = canary_with(0.1)
-    memory = detector.begin()
+    pair = detector.begin()
     for block in range(40):
         high = block % 2 == 0
         canary = profile_of(240, 96) if high else profile_of(60, 3)
         stable = profile_of(60, 33) if high else profile_of(240, 24)
-        detector.step(memory, canary, stable, 1e-5, 60.0 * block)
+        detector.step(pair, canary, stable, 1e-5, 60.0 * block)
     texts = tuple(QUESTIONS.indicators[of].text for of in detector.indicators)
     floors = np.full(len(texts), 0.1)
-    found = collect("mail", "v2", memory, detector.bets, texts, RATES[detector.indicators], floors, compared_with="v1")
+    found = collect(
+        "mail", "v2", pair.memory, detector.bets, texts, RATES[detector.indicators], floors, compared_with="v1"
+    )
     (classes,) = (evidence for evidence in found if evidence.group == CANARY_CLASS)
     assert classes.log_e > 0
     assert classes.effect < -0.5
@@ -277,9 +292,238 @@ def test_a_changing_share_of_traffic_does_not_turn_the_effect_round() -> None:
     assert first.expected == pytest.approx(138 / 300, abs=0.01)
 
 
-def test_a_block_needs_both_versions() -> None:
-    """Small arms are not judged yet, on whichever side."""
-    detector = canary_with(0.3)
-    assert detector.ready(profile_of(30, 0), profile_of(30, 0))
-    assert not detector.ready(profile_of(29, 0), profile_of(3000, 0))
-    assert not detector.ready(profile_of(3000, 0), profile_of(29, 0))
+# How large the effect is at least
+
+FLOORS = (0.1, 0.3, 0.5, 0.8)
+
+
+@given(tables=st.lists(small_tables, min_size=1, max_size=5), seed=st.integers(0, 2**32 - 1))
+def test_every_further_floor_has_the_evidence_of_a_detector_of_its_own(
+    tables: list[tuple[int, int, int]], seed: int
+) -> None:
+    """Whatever the blocks; and evidence falls from floor to floor on every path, so the bound holds at all floors together."""
+    rng = np.random.default_rng(seed)
+    blocks = [(canary, stable, both, int(rng.integers(max(0, both - stable), min(canary, both) + 1)))
+              for canary, stable, both in tables]  # fmt: skip
+    together, alone = canary_with(*FLOORS), [canary_with(floor) for floor in FLOORS]
+    pair, pairs = together.begin(), [detector.begin() for detector in alone]
+    for canary, stable, both, yes in blocks:
+        arms = profile_of(canary, yes), profile_of(stable, both - yes)
+        for detector, of in zip((together, *alone), (pair, *pairs), strict=True):
+            detector.step(of, *arms, SHARE, 0.0)
+    expected = np.array([one.memory.log_m for one in pairs])
+    found = np.vstack((pair.memory.log_m, pair.beyond.reshape(-1, len(FLOORS) - 1).T))
+    assert found == pytest.approx(expected, abs=1e-9)
+    assert (np.diff(found, axis=0) <= 1e-9).all()
+
+
+def test_the_lower_bound_approaches_the_effect_from_below() -> None:
+    """It stands at 0 at first, passes floor after floor and stops before the true effect."""
+    detector = canary_with(0.1, 0.3, 0.5, 0.8, 1.5)
+    pair = detector.begin()
+    rng = np.random.default_rng(47)
+    rates = expit(logit(np.array([0.3, 0.3])) + np.array([1.0, 0.0]))
+    bounds = []
+    for number in range(150):
+        canary, stable = profile_of(60, rng.binomial(60, rates[0])), profile_of(180, rng.binomial(180, rates[1]))
+        detector.step(pair, canary, stable, 1e-5, 60.0 * number)
+        bounds.append(detector.lower_bounds(pair))
+    assert {bound[CANARY_CONFIDENCE] for bound in bounds} == {0.0}
+    found = [bound[CANARY_CLASS] for bound in bounds]
+    assert found[0] == 0.0
+    assert found[-1] == 0.8
+    assert {0.1, 0.3, 0.5} & set(found)
+    assert 1.5 not in found
+
+
+# Is it one class?
+
+CLASSES = Schema(
+    model="mail",
+    outcome=Column(name="prediction", kind="categorical", values=("a", "b", "c", "d", "e")),
+    features=(),
+    layout="object",
+    confidence=False,
+)
+
+
+def compared(tilt: Floats, seed: int, blocks: int = 60, canary: int = 40, stable: int = 160) -> Pair:
+    """Two versions whose classes differ by `tilt` (5,) in log weight, on traffic whose classes drift from block to block."""
+    questions = ask(CLASSES, {})
+    baseline = sharp(questions, np.full(len(questions.indicators), 0.2))
+    watched = concurrent(questions)
+    detector = Canary(baseline, watched, {CANARY_CLASS: (0.3,)}, {CANARY_CLASS: 1.0}, 30, HOUR)
+    pair, rng = detector.begin(), np.random.default_rng(seed)
+    weight = np.log([0.4, 0.3, 0.15, 0.1, 0.05])
+    for block in range(blocks):
+        weight = weight + rng.normal(0, 0.05, 5)
+        arms = []
+        for n, extra in ((canary, tilt), (stable, np.zeros(5))):
+            p = np.exp(weight + extra)
+            classes = rng.choice(5, n, p=p / p.sum()) + 1
+            arms.append(questions.count(np.empty((0, n)), classes[None].astype(np.int32)))
+        detector.step(pair, arms[0], arms[1], 1e-5, 60.0 * block)
+    return pair
+
+
+def test_the_score_is_that_of_the_conditional_distribution() -> None:
+    """Score and variance of one class are the count less its mean and the variance of SciPy's hypergeometric distribution."""
+    pair = compared(np.zeros(5), 3, blocks=1)
+    detector_counts = pair.memory.yes[0]
+    both = detector_counts + pair.memory.yes[1] * 160 / 40
+    for of in range(5):
+        law = hypergeom(200, round(both[of]), 40)
+        assert pair.score[of] == pytest.approx(detector_counts[of] - law.mean())
+        assert pair.variance[of, of] == pytest.approx(law.var())
+    assert pair.variance.sum(axis=1) == pytest.approx(np.zeros(5), abs=1e-9)
+
+
+def test_one_class_that_moves_is_told_from_all_of_them() -> None:
+    """One class tilted by 1.2 leaves the others in agreement, however their shares shrink; two tilted do not."""
+    for of in range(5):
+        tilt = np.zeros(5)
+        tilt[of] = 1.2
+        found = confinement(compared(tilt, 10 + of, blocks=200))
+        assert found is not None
+        assert found.top == of
+        assert found.effect == pytest.approx(1.2, abs=0.5)
+        assert found.rest == 0.0
+    found = confinement(compared(np.array([0.0, 0.9, -0.9, 0.0, 0.9]), 16, blocks=200))
+    assert found is not None
+    assert found.rest > 0.3
+
+
+@pytest.mark.slow
+def test_agreement_of_the_others_is_seldom_denied() -> None:
+    """In 300 streams with one tilted class the others are said to differ at most as often as binomial(300, .001) allows.
+
+    A correct bound exceeds that quantile with a chance below 1e-6.
+    """
+    denied = 0
+    for seed in range(300):
+        found = confinement(compared(np.array([0.0, 0.0, 0.8, 0.0, 0.0]), 100 + seed))
+        denied += found is not None and found.rest > 0
+    assert denied <= binom.ppf(1 - 1e-6, 300, 0.001)
+
+
+def test_two_classes_cannot_tell() -> None:
+    """With two classes the one rises as the other falls, so there is nothing to say."""
+    pair = canary_with(0.3).begin()
+    assert confinement(pair) is None
+    canary_with(0.3).step(pair, profile_of(40, 20), profile_of(40, 5), SHARE, 0.0)
+    assert confinement(pair) is None
+
+
+# Which indicators
+
+
+def test_flips_and_errors_count_only_when_they_rise() -> None:
+    """A canary with fewer flips, or fewer errors, is no cause for concern."""
+    flips = ask(SMALL, {"confidence": (0.5,), "features.amount": (0.0,)}, marks=(FLIPPED,))
+    for questions, group in ((flips, CANARY_FLIPS), (ask_errors(SMALL), CANARY_ERRORS)):
+        watched = {signal: told for signal, told in concurrent(questions).items() if told == group}
+        rates = np.full(len(questions.indicators), 0.1)
+        detector = Canary(sharp(questions, rates), watched, {group: (0.2,)}, {group: 1.0}, 5, HOUR)
+        assert detector.bets.groups == (group,)
+        assert (detector.bets.sign > 0).all()
+        texts = [questions.indicators[of].text for of in detector.indicators]
+        assert any("spam" in text for text in texts)
+        assert not any("country" in text for text in texts)
+
+
+def test_routing_by_the_input_is_named_and_random_routing_is_not() -> None:
+    """The canary gets the large amounts: evidence on the inputs names the feature. With random routing there is none."""
+    watched = {signal: told for signal, told in concurrent(QUESTIONS).items() if told == CANARY_INPUTS}
+    floors = {CANARY_INPUTS: (0.1,)}
+    detector = Canary(sharp(QUESTIONS, RATES), watched, floors, {CANARY_INPUTS: 1.0}, 30, HOUR)
+    rng = np.random.default_rng(53)
+    for routed_by, expected in ((1.0, True), (0.0, False)):
+        pair = detector.begin()
+        for block in range(60):
+            amount = rng.normal(0, 1, 200)
+            codes = np.stack([np.ones(200), rng.integers(1, 4, 200), np.ones(200)]).astype(np.int32)
+            numbers = np.stack([np.full(200, 0.5), amount])
+            of = rng.random(200) < expit(routed_by * amount - 1)
+            arms = [QUESTIONS.count(numbers[:, part], codes[:, part]) for part in (of, ~of)]
+            detector.step(pair, arms[0], arms[1], 1e-5, 60.0 * block)
+        texts = tuple(QUESTIONS.indicators[of].text for of in detector.indicators)
+        (found,) = collect(
+            "mail", "v2", pair.memory, detector.bets, texts, RATES[detector.indicators], detector.floor, "v1"
+        )
+        assert (found.log_e > 0) is expected
+        if expected:
+            assert found.signal == "features.amount"
+
+
+def test_many_inputs_are_thinned_out_evenly() -> None:
+    """Of many features with many cuts at most so many indicators are compared, and every feature keeps one while there is room."""
+    for features, kept in ((30, 30), (250, MOST_INDICATORS)):
+        columns = tuple(Column(name=f"features.f{of}", kind="numerical") for of in range(features))
+        schema = Schema(
+            model="m", outcome=SMALL.outcome, features=columns, layout="object",
+            confidence=False,
+        )  # fmt: skip
+        questions = ask(schema, {column.name: tuple(np.linspace(-1, 1, 9)) for column in columns})
+        watched = {signal: told for signal, told in concurrent(questions).items() if told == CANARY_INPUTS}
+        rates = np.full(len(questions.indicators), 0.5)
+        detector = Canary(sharp(questions, rates), watched, {CANARY_INPUTS: (0.1,)}, {CANARY_INPUTS: 1.0}, 30, HOUR)
+        assert detector.indicators.size <= MOST_INDICATORS
+        assert len(detector.bets.signals) == kept
+        middle = [questions.indicators[of].text.endswith("<= 0") for of in detector.indicators]
+        assert sum(middle) == kept
+
+
+# Pooling
+
+
+def fed(windows: list[tuple[float, int, int]], *, interrupted: bool = False) -> tuple[Pair, list[float]]:
+    """A pair after windows of ten minutes (start, canary, stable), and until when the budget was spent after each."""
+    detector, spent, all_spent = canary_with(0.1, 0.5), -600.0, []
+    pair = detector.begin()
+    for start, canary, stable in windows:
+        arms = profile_of(canary, canary // 2), profile_of(stable, stable // 5)
+        spent = detector.add(pair, *arms, start, start + 600, spent, 1e-8)
+        all_spent.append(spent)
+        if interrupted:
+            pair = Pair.restored(pair.state())
+    return pair, all_spent
+
+
+def test_a_block_waits_for_both_versions() -> None:
+    """Windows are pooled until both have enough, and are then judged as one: the budget is spent up to there."""
+    pair, spent = fed([(0, 20, 300), (600, 9, 300), (1200, 1, 300)])
+    assert spent == [-600.0, -600.0, 1800.0]
+    assert pair.canary.sum() == pair.stable.sum() == 0
+    by_hand = canary_with(0.1, 0.5)
+    one = by_hand.begin()
+    by_hand.step(one, profile_of(30, 14), profile_of(900, 180), 2400 * 1e-8, 0.0)
+    assert (one.memory.log_m == pair.memory.log_m).all()
+    assert (one.beyond == pair.beyond).all()
+
+
+def test_hours_apart_are_not_mixed() -> None:
+    """What waits since more than an hour is judged alone, small as it is, before a new block begins."""
+    pair, spent = fed([(0, 20, 300), (36_000, 20, 300)])
+    assert spent == [-600.0, 600.0]
+    assert pair.canary[0] == 20
+    assert pair.start == 36_000
+    assert pair.memory.asked[0, 0] == 20
+
+
+def test_sparse_traffic_is_judged_at_least_hourly() -> None:
+    """At two canary predictions in ten minutes nothing waits for thirty: every hour is a block."""
+    _, spent = fed([(600.0 * window, 2, 20) for window in range(12)])
+    assert spent[5] == 3600.0
+    assert spent[11] == 7200.0
+
+
+def test_a_pair_survives_a_restart_at_any_window() -> None:
+    """Saved and restored after every window, everything is the same bit for bit."""
+    windows = [(600.0 * window, 3 * (window % 4), 25) for window in range(40)]
+    plain, _ = fed(windows)
+    restored, _ = fed(windows, interrupted=True)
+    for name, value in plain.state().items():
+        if name != "memory":
+            assert np.array_equal(value, restored.state()[name]), name
+    for name, value in plain.memory.state().items():
+        assert np.array_equal(value, restored.memory.state()[name]), name
