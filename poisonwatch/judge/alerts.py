@@ -109,8 +109,10 @@ def _alert(
 ) -> Alert:
     """The alert as it is now. Where the version's page is open already (`paged`), another one would wake nobody better."""
     cause, severity, because, against = diagnose(evidence, marks)
-    if before is not None and before.state is AlertState.FIRING and not (
-        severity is Severity.PAGE and before.severity is Severity.TICKET
+    if (
+        before is not None
+        and before.state is AlertState.FIRING
+        and not (severity is Severity.PAGE and before.severity is Severity.TICKET)
     ):
         # The cause was established when it fired. What moves afterwards does not rewrite it, unless it shows harm.
         cause, severity, because, against = before.cause, before.severity, before.because, before.against

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from poisonwatch.types import Bools, Codes, Column, Floats, Ints, Schema
 
 CONFIDENCE = "confidence"
@@ -205,17 +207,36 @@ def ask(
     indicators = [*_number_indicators(numbers, padded, derived), *_code_indicators(columns, starts, base)]
     for number, mark in enumerate(marks):
         place = _marked_place(padded, len(columns), int(starts[-1]), number)
-        indicators += _marked_indicators(mark, _MARK_GROUPS[mark], columns, starts, base, place)
+        indicators += _marked_indicators(mark, _MARK_GROUPS[mark], columns, sliced_rows(schema), starts, base, place)
     return _questions(indicators, numbers, padded, columns, starts, marks)
 
 
-def ask_errors(schema: Schema) -> Questions:
-    """The questions asked of predictions whose label is known: was it wrong, overall, by class, by slice?"""
+def sliced_rows(schema: Schema) -> tuple[int, ...]:
+    """Rows of `Batch.codes` whose codes errors are counted by: the class first, then segments, then other categories."""
     columns = code_rows(schema)
+    kept, room = [], MOST_SLICES
+    for row in sorted(
+        range(len(columns)), key=lambda row: (columns[row].name != OUTCOME, columns[row].name != SEGMENT)
+    ):
+        column = columns[row]
+        if column.name == OUTCOME:
+            kept.append(row)
+        elif column.kind == "categorical" and len(column.values) <= room:
+            kept.append(row)
+            room -= len(column.values)
+    return tuple(kept)
+
+
+def ask_errors(schema: Schema) -> Questions:
+    """The questions asked of predictions whose label is known: was it wrong, overall, by class, by slice?
+
+    Codes are those of `sliced_rows`.
+    """
+    columns = tuple(code_rows(schema)[row] for row in sliced_rows(schema))
     starts = np.cumsum([0, *(code_count(column) for column in columns)])
     none = np.empty((0, 0))
     place = _marked_place(none, len(columns), int(starts[-1]), 0)
-    indicators = _marked_indicators(WRONG, (ERRORS, SLICE_ERRORS), columns, starts, 1, place)
+    indicators = _marked_indicators(WRONG, (ERRORS, SLICE_ERRORS), columns, range(len(columns)), starts, 1, place)
     return _questions(indicators, (), none, columns, starts, (WRONG,))
 
 
@@ -279,21 +300,23 @@ def _marked_indicators(
     mark: str,
     groups: tuple[str | None, str],
     columns: tuple[Column, ...],
+    rows: Iterable[int],
     starts: Ints,
     base: int,
     place: int,
 ) -> list[Indicator]:
-    """Is it marked: overall, by class, by slice? `base` and `place` are where the counts of codes and of the mark begin."""
+    """Is it marked: overall, and by class and slice of the columns in `rows`?
+
+    `base` and `place` are where the counts of codes and of the mark begin.
+    """
     overall, by_slice = groups
     found = [Indicator(mark, Signal(mark, overall), 0, place, down=False)] if overall else []
-    room = MOST_SLICES
-    for row in sorted(range(len(columns)), key=lambda row: columns[row].name != SEGMENT):
+    for row in rows:
         column = columns[row]
         outcome = column.name == OUTCOME
         group = overall if outcome else by_slice
-        if column.kind != "categorical" or group is None or (not outcome and len(column.values) > room):
+        if group is None:
             continue
-        room -= 0 if outcome else len(column.values)
         signal = Signal(f"{mark} by {'class' if outcome else column.name}", group)
         asked, yes = base + len(columns) + int(starts[row]), place + 1 + int(starts[row])
         found += [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,33 +11,38 @@ import numpy as np
 from poisonwatch.errors import BaselineError
 from poisonwatch.formats.infer import infer
 from poisonwatch.formats.jsonl import JsonlPredictions
-from poisonwatch.profile.baseline import cut_points, describe
-from poisonwatch.profile.indicators import CONFIDENCE, ask, ask_lines, folded_code, unseen_code
+from poisonwatch.profile.baseline import cut_points, describe, describe_errors, describe_history
+from poisonwatch.profile.indicators import (
+    CONFIDENCE,
+    ask,
+    ask_errors,
+    ask_lines,
+    folded_code,
+    sliced_rows,
+    unseen_code,
+)
+from poisonwatch.profile.season import Tally
 from poisonwatch.reference.file import FORMAT, Origin, Reference, digest, load, measured
+from poisonwatch.reference.fit import fit
 from poisonwatch.sources.log import blocks, open_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from poisonwatch.formats.infer import Inference
     from poisonwatch.profile.indicators import Questions
-    from poisonwatch.types import Column, Ints
+    from poisonwatch.reference.fit import Fitted
+    from poisonwatch.types import Batch, Column, Ints
 
 FEWEST_RECORDS = 100
 """Fewer predictions than this say nothing that could be compared with."""
 
 LONGEST_LINE = 1 << 20
 
-BLOCKS = 1000
-SHORTEST_BLOCK = 600.0
-"""Time is cut into about this many blocks, none shorter than this many seconds, to measure the design effect."""
-
-DAY = 86400.0
-
 
 def build(paths: Sequence[Path], model: str | None = None, progress: Callable[[int], None] | None = None) -> Reference:
-    """Learn a reference from trusted logs. `progress` is called with bytes read; every log is read twice.
+    """Learn a reference from trusted logs. `progress` is called with bytes read; every log is read three times.
 
     Raises:
         BaselineError: when the logs cannot be read or do not make a reference.
@@ -52,20 +56,88 @@ def build(paths: Sequence[Path], model: str | None = None, progress: Callable[[i
             "and some thousands make a sharp one"
         )
         raise BaselineError(msg)
-    cuts = {name: cut_points(values, confidence=name == CONFIDENCE) for name, values in found.samples.items()}
-    questions = ask(found.schema, cuts)
-    counted = _count(paths, found, questions, progress)
+    fitted = fit(found, lambda: _batches(paths, found, progress))
+    values = found.samples | dict(zip(fitted.enrichment.derived, fitted.rows, strict=True))
+    cuts = {name: cut_points(known, confidence=name == CONFIDENCE) for name, known in values.items()}
+    questions = ask(found.schema, cuts, fitted.enrichment.derived, fitted.enrichment.marks)
+    counted = _Counted(questions, found)
+    for batch, rejected in _batches(paths, found, progress):
+        counted.add(fitted.apply(batch, counted.seen), rejected)
+    return _conclude(paths, found, fitted, cuts, counted)
+
+
+def _batches(
+    paths: Sequence[Path], found: Inference, progress: Callable[[int], None] | None
+) -> Iterator[tuple[Batch, dict[str, int]]]:
+    """The reference in columns, with the lines that were lost by reason."""
+    reader = JsonlPredictions({found.schema.model or "": found.schema}, LONGEST_LINE, timed=False)
+    for path in paths:
+        for block in blocks(path, LONGEST_LINE, progress):
+            decoded = reader.decode(block)
+            # A shared log: the other model's records are no defect of this one's.
+            rejected = {reason: lines for reason, lines in decoded.rejected.items() if reason != "other_model"}
+            for batch in decoded.batches:
+                yield batch, rejected
+
+
+class _Counted:
+    """Counts over the whole reference, by time where it has times, and of its labels."""
+
+    def __init__(self, questions: Questions, found: Inference) -> None:
+        self.questions = questions
+        self.errors = ask_errors(found.schema)
+        self.tally = Tally(questions.size, found.first, found.last) if found.timed == found.records else None
+        self.total = np.zeros(questions.size, np.int64)
+        self.labelled = np.zeros(self.errors.size, np.int64)
+        self.rejected: dict[str, int] = {}
+        self.seen = 0
+        self._rows = list(sliced_rows(found.schema))
+        self._classes = {name: 1 + code for code, name in enumerate(found.schema.outcome.values)}
+
+    def add(self, batch: Batch, rejected: dict[str, int]) -> None:
+        """Count a batch."""
+        for reason, lines in rejected.items():
+            self.rejected[reason] = self.rejected.get(reason, 0) + lines
+        self.seen += batch.time.size
+        if self.tally is None:
+            self.total += self.questions.count(batch.numbers, batch.codes, batch.marks)
+        else:
+            slots = self.tally.slots(batch.time)
+            for slot in np.unique(slots).tolist():
+                of = np.flatnonzero(slots == slot)
+                profile = self.questions.count(batch.numbers[:, of], batch.codes[:, of], batch.marks[:, of])
+                self.tally.add(slot, profile)
+                self.total += profile
+        of = np.flatnonzero(batch.labels != "")
+        if of.size and self._classes:
+            labels = np.fromiter((self._classes.get(label, -1) for label in batch.labels[of]), np.int64, of.size)
+            wrong = labels != batch.codes[0, of]
+            facts = batch.codes[self._rows][:, of]
+            self.labelled += self.errors.count(np.empty((0, of.size)), facts, wrong[None])
+
+
+def _conclude(
+    paths: Sequence[Path], found: Inference, fitted: Fitted, cuts: dict[str, tuple[float, ...]], counted: _Counted
+) -> Reference:
+    questions, total = counted.questions, counted.total
     for row, column in enumerate(questions.code_columns):
         if column.kind == "categorical":
-            codes = counted.total[questions.code_place(row)]
+            codes = total[questions.code_place(row)]
             _without_luck(codes, column, found.kept[column.name])
             _leave_one_out(codes, column, *found.singletons[column.name])
-    lines = np.array([counted.total[0] + sum(counted.rejected.values()), sum(counted.rejected.values())], np.int64)
-    timed = found.timed == found.records
+    lost = sum(counted.rejected.values())
+    lines = np.array([total[0] + lost, lost], np.int64)
+    timed = counted.tally is not None
+    outcome = (
+        describe(questions, total, total[None], total[None])
+        if counted.tally is None
+        else describe_history(questions, counted.tally.history(), total)
+    )
+    overall = next(n for n, indicator in enumerate(counted.errors.indicators) if indicator.asked == 0)
     draft = Reference(
         format=FORMAT,
         origins=[_origin(path) for path in paths],
-        records=int(counted.total[0]),
+        records=int(total[0]),
         rejected=counted.rejected,
         timed=timed,
         first=found.first if timed else None,
@@ -75,7 +147,10 @@ def build(paths: Sequence[Path], model: str | None = None, progress: Callable[[i
         ignored_features=found.ignored_features,
         schema=found.schema,
         cuts=cuts,
-        outcome=measured(describe(questions, counted.total, counted.blocks, counted.days)),
+        fitted=fitted.file(),
+        blind=fitted.blind,
+        outcome=measured(outcome),
+        errors=measured(describe_errors(counted.errors, counted.labelled, overall)),
         lines=measured(describe(ask_lines(), lines, lines[None], lines[None])),
     )
     return msgspec.structs.replace(draft, sha256=digest(draft))
@@ -115,42 +190,6 @@ def _leave_one_out(counts: Ints, column: Column, own: list[int], folded: list[in
     met = min(len(folded), int(counts[folded_code(column)]))
     counts[folded_code(column)] -= met
     counts[unseen_code(column)] += met
-
-
-class _Counted:
-    def __init__(self, questions: Questions, blocks: int, days: int) -> None:
-        self.total = np.zeros(questions.size, np.int64)
-        self.blocks = np.zeros((blocks, questions.size), np.int64)
-        self.days = np.zeros((days, questions.size), np.int64)
-        self.rejected: dict[str, int] = {}
-
-
-def _count(
-    paths: Sequence[Path], found: Inference, questions: Questions, progress: Callable[[int], None] | None
-) -> _Counted:
-    """Profiles of the whole reference, of its blocks and of its days."""
-    timed = found.timed == found.records
-    span = found.last - found.first if timed else 0.0
-    width = max(SHORTEST_BLOCK, span / BLOCKS)
-    counted = _Counted(questions, math.floor(span / width) + 1, math.floor(span / DAY) + 1)
-    reader = JsonlPredictions({found.schema.model or "": found.schema}, LONGEST_LINE, timed=False)
-    for path in paths:
-        for block in blocks(path, LONGEST_LINE, progress):
-            decoded = reader.decode(block)
-            for reason, lines in decoded.rejected.items():
-                if reason == "other_model":
-                    continue  # a shared log: the other model's records are no defect of this one's
-                counted.rejected[reason] = counted.rejected.get(reason, 0) + lines
-            for batch in decoded.batches:
-                since = batch.time - found.first if timed else np.zeros(batch.time.size)
-                which = np.clip((since / width).astype(np.int64), 0, counted.blocks.shape[0] - 1)
-                for number in np.unique(which).tolist():
-                    of = np.flatnonzero(which == number)
-                    profile = questions.count(batch.numbers[:, of], batch.codes[:, of], batch.marks[:, of])
-                    counted.total += profile
-                    counted.blocks[number] += profile
-                    counted.days[min(int(number * width / DAY), counted.days.shape[0] - 1)] += profile
-    return counted
 
 
 def _lines(block: bytes) -> list[bytes]:

@@ -1,0 +1,330 @@
+"""Labels as they come back: joined to their predictions, counted once each, and judged by version and slice.
+
+A label is judged at its own time, however late it comes. Labels of one window of time make a block, which every kernel takes
+as one step: with few labels that is a step per label. Only the first label of a prediction from a source that can be trusted
+so far counts for the error rates (`detect.sources`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from poisonwatch.detect.evidence import collect
+from poisonwatch.detect.kernel import Memory
+from poisonwatch.detect.shift import Shift
+from poisonwatch.detect.sources import Sources, Votes
+from poisonwatch.profile.baseline import describe_errors
+from poisonwatch.profile.indicators import ERRORS, SLICE_ERRORS, SOURCES, sliced_rows
+from poisonwatch.profile.odds import logit
+from poisonwatch.profile.waiting import Waiting
+from poisonwatch.profile.words import fingerprints
+from poisonwatch.types import OTHER_VERSIONS, Evidence, Sign, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poisonwatch.monitor.settings import Settings
+    from poisonwatch.profile.baseline import Baseline
+    from poisonwatch.profile.waiting import Pairs
+    from poisonwatch.types import Accusation, Batch, Bools, Codes, Feedback, Floats, Ints, Schema, Texts
+
+THETAS = (0.4, 0.8, 1.4, 2.2)
+"""How far beyond the null the alternatives of error rates stand, in log-odds."""
+
+EARLY = 200
+"""Labels of the reference's own versions that must agree with the reference before it is believed."""
+
+STORE = 1 << 25
+"""Bytes that predictions may take while they wait for their labels."""
+
+MOST_NAMES = 4096
+"""Versions that are told apart among the predictions that wait."""
+
+UNKNOWN_LABEL = -1
+"""The code of a label that is no class of the reference."""
+
+
+@dataclass(slots=True)
+class _OfVersion:
+    """What labels said of one version; `judged` is up to when its budget was spent."""
+
+    judged: float
+    memory: Memory
+    totals: Ints
+
+
+class Labels:
+    """Everything about the labels of one model.
+
+    `errors` is the reference's baseline of error rates. Where it had no labels they are not `judged`: they are counted, and
+    compared between versions. `unmatched` counts labels by why they met no prediction.
+    """
+
+    def __init__(self, schema: Schema, errors: Baseline, settings: Settings, *, judged: bool) -> None:
+        self.questions = errors.questions
+        self.judged = judged
+        self.unmatched: dict[str, int] = {}
+        self.matched = 0
+        self._settings = settings
+        self._reference = errors
+        self._texts = tuple(indicator.text for indicator in self.questions.indicators)
+        self._overall = next(n for n, indicator in enumerate(self.questions.indicators) if indicator.asked == 0)
+        self._first_label = math.nan
+        self._rows = np.array(sliced_rows(schema), np.int64)
+        self._classes = {name: 1 + code for code, name in enumerate(schema.outcome.values)}
+        self._waiting = Waiting(STORE // (33 + 4 * self._rows.size), self._rows.size)
+        self.sources = Sources(settings.shares[SOURCES], settings.period, float(errors.rate[self._overall]))
+        self._names: list[str] = []
+        self._versions: dict[str, _OfVersion] = {}
+        self._early = np.zeros(self.questions.size, np.int64)
+        self._open: dict[str, Ints] = {}
+        self._block = -math.inf
+        self._fit(errors)
+
+    def _fit(self, errors: Baseline) -> None:
+        """Take error rates as the baseline: the reference's, or those of the first labels where these refute it."""
+        self._baseline = errors
+        shares = {name: self._settings.shares[name] for name in (ERRORS, SLICE_ERRORS)}
+        floors = (self._settings.label_floor, self._settings.drift_label_floor)
+        size = len(self.questions.indicators)
+        # The same bets, against a nearer and a farther null: their memory is one.
+        self._calm, self._drift = (Shift(errors, np.full(size, floor), shares, thetas=THETAS) for floor in floors)
+
+    @property
+    def unfit(self) -> bool:
+        """Did the first labels refute the reference's error rate?"""
+        return self._baseline is not self._reference
+
+    def wait(self, batch: Batch) -> Pairs:
+        """Let a batch's predictions wait for their labels; pairs of versions that answered the same."""
+        names = [self._code_of(name) for name in batch.versions]
+        version = np.array(names, np.int32)[batch.version] if names else batch.version
+        return self._waiting.put(fingerprints(batch.ids), batch.time, version, batch.codes[self._rows])
+
+    def name_of(self, code: int) -> str:
+        """The version of a code in the store."""
+        return self._names[code]
+
+    def _code_of(self, name: str) -> int:
+        if name not in self._names:
+            if len(self._names) >= MOST_NAMES:
+                name = OTHER_VERSIONS
+            if name not in self._names:
+                self._names.append(name)
+        return self._names.index(name)
+
+    def at_once(self, batch: Batch) -> Iterator[float]:
+        """Take the labels that came with the predictions themselves; the ends of the blocks that they close."""
+        with_label = np.flatnonzero(batch.labels != "")
+        if with_label.size and self._classes:
+            versions = np.array([self._code_of(name) for name in batch.versions], np.int32)[batch.version[with_label]]
+            facts = batch.codes[self._rows][:, with_label]
+            wrong = self._codes(batch.labels[with_label]) != facts[0]
+            self.matched += int(with_label.size)
+            yield from self._add(batch.time[with_label], versions, facts, wrong)
+
+    def take(self, feedback: Feedback) -> Iterator[float]:
+        """Join labels to what waits; the ends of the blocks that they close."""
+        ids = fingerprints(feedback.ids)
+        rows = self._waiting.find(ids)
+        self._count_unmatched(ids, rows)
+        of = np.flatnonzero(rows >= 0)
+        self.matched += int(of.size)
+        if not of.size or not self._classes:
+            return  # of a model that predicts numbers, labels are only counted
+        rows = rows[of]
+        facts, versions = self._waiting.facts[:, rows], self._waiting.version[rows]
+        labels = self._codes(feedback.labels[of])
+        votes = Votes(
+            time=feedback.time[of],
+            source=feedback.sources[of],
+            attributes=feedback.attributes[of],
+            prediction_id=feedback.ids[of],
+            item=ids[of],
+            predicted=facts[0].astype(np.int64),
+            label=labels,
+        )
+        trusted = self.sources.take(votes)
+        counted = np.flatnonzero(trusted)
+        first = counted[self._waiting.settle(rows[counted])]
+        yield from self._add(
+            feedback.time[of][first], versions[first], facts[:, first], labels[first] != facts[0, first]
+        )
+
+    def _count_unmatched(self, ids: Ints, rows: Ints) -> None:
+        missing = ids[rows < 0]
+        if missing.size:
+            outside = int(self._waiting.outside_sample(missing).sum())
+            for reason, count in (("outside_sample", outside), ("unknown_prediction", missing.size - outside)):
+                if count:
+                    self.unmatched[reason] = self.unmatched.get(reason, 0) + int(count)
+
+    def _codes(self, labels: Texts) -> Ints:
+        return np.fromiter((self._classes.get(label, UNKNOWN_LABEL) for label in labels), np.int64, labels.size)
+
+    def _add(self, time: Floats, versions: Codes, facts: Codes, wrong: Bools) -> Iterator[float]:
+        """Add labels to the block of their time; a block ends when a label of a later one comes."""
+        if not time.size:
+            return
+        if math.isnan(self._first_label):
+            self._first_label = float(time[0])
+        number = np.maximum.accumulate(np.maximum(np.floor(time / self._settings.window), self._block))
+        for block in np.unique(number):
+            if block > self._block:
+                if self._open:
+                    yield (self._block + 1) * self._settings.window
+                self._block = float(block)
+            of_block = number == block
+            for code in np.unique(versions[of_block]).tolist():
+                of = np.flatnonzero(of_block & (versions == code))
+                profile = self.questions.count(np.empty((0, of.size)), facts[:, of], wrong[None, of])
+                name = self._names[code]
+                self._open[name] = self._open[name] + profile if name in self._open else profile
+
+    @property
+    def open_until(self) -> float:
+        """When the open block ends; infinity when none is open."""
+        return (self._block + 1) * self._settings.window if self._open else math.inf
+
+    def judge(self, shares: dict[str, float], drifting: frozenset[str]) -> dict[str, Ints]:
+        """End the open block: step the error rates of the versions that it holds; the block's profiles by version.
+
+        `shares` has every running version's share of the budget; labels of others are dropped. `drifting` names the
+        versions whose inputs moved.
+        """
+        profiles = {name: profile for name, profile in self._open.items() if name in shares}
+        self._open = {}
+        start, end = self._block * self._settings.window, (self._block + 1) * self._settings.window
+        for name, profile in sorted(profiles.items()):
+            version = self._versions.get(name)
+            if version is None:
+                none = np.zeros(self.questions.size, np.int64)
+                version = self._versions[name] = _OfVersion(start, self._calm.begin(), none)
+            version.totals = version.totals + profile
+            if self.judged and not self._is_early(name, profile):
+                shift = self._drift if name in drifting else self._calm
+                share = (end - version.judged) / self._settings.period * shares[name]
+                shift.step(version.memory, profile, share, start)
+                version.judged = end
+        return profiles
+
+    def _is_early(self, name: str, profile: Ints) -> bool:
+        """Are these among the first labels of the reference's own versions? They say whether it can be believed.
+
+        A reference's error rate may be that of the training set. Where the first labels refute it, theirs takes its place.
+        """
+        if self._early[0] >= EARLY or (self._settings.known and name not in self._settings.known):
+            return False
+        self._early = self._early + profile
+        if self._early[0] >= EARLY:
+            live = describe_errors(self.questions, self._early, self._overall)
+            if live.low[self._overall] > self._reference.high[self._overall]:
+                self._fit(live)
+        return True
+
+    def forget(self, version: str) -> None:
+        """A version is gone."""
+        self._versions.pop(version, None)
+
+    def totals(self, version: str) -> Ints | None:
+        """All that labels said of a version: a profile of `questions`."""
+        known = self._versions.get(version)
+        return None if known is None else known.totals
+
+    def evidence(self, model: str, name: str) -> list[Evidence]:
+        """Evidence that a version errs more than the reference says."""
+        version = self._versions.get(name)
+        if version is None or not self.judged:
+            return []
+        memory, bets, floor = version.memory, self._calm.bets, self._calm.floor
+        found = collect(model, name, memory, bets, self._texts, self._baseline.rate, floor)
+        if not any(evidence.log_e >= 0 for evidence in found) or not self._is_confined(memory):
+            return found
+        return [msgspec.structs.replace(evidence, signs=(*evidence.signs, Sign.CONFINED)) for evidence in found]
+
+    def _is_confined(self, memory: Memory) -> bool:
+        """Is nothing left of the error rate's rise without the slice that rose most?"""
+        bets, expected = self._calm.bets, self._baseline.rate[self._overall]
+        if SLICE_ERRORS not in bets.groups:
+            return False
+        overall, one = (self._since_onset(memory, bets.of_group(bets.groups.index(g))) for g in (ERRORS, SLICE_ERRORS))
+        asked, wrong = np.maximum(overall - one, 0.0)
+        rest = logit(np.array([(wrong + expected) / (asked + 1), expected]))
+        return bool(one[0]) and float(rest[0] - rest[1]) < self._settings.label_floor
+
+    def _since_onset(self, memory: Memory, group: slice) -> Floats:
+        """Labels and wrong ones (2,) of the strongest indicator of a group since its onset."""
+        best = group.start + int(np.argmax(memory.log_m[group]))
+        of = self._calm.bets.indicator[best]
+        asked, yes = memory.asked[0, of] - memory.asked_before[0, best], memory.yes[0, of] - memory.yes_before[0, best]
+        return np.array([asked, yes])
+
+    def evidence_on_all(self, model: str) -> list[Evidence]:
+        """Evidence on the feedback, and on the reference's error rate: it concerns no version."""
+        found = self.sources.evidence(model)
+        if not self.unfit:
+            return found
+        expected, rate = (float(base.rate[self._overall]) for base in (self._reference, self._baseline))
+        text = self._texts[self._overall]
+        subject = Subject(indicator=text, signal=ERRORS, rate=rate, expected=expected)
+        return [
+            *found,
+            Evidence(
+                model=model,
+                model_version=None,
+                group=ERRORS,
+                signal=ERRORS,
+                log_e=0.0,  # no e-process: a fixed test, made once
+                effect=float(logit(np.array(rate)) - logit(np.array(expected))),
+                floor=0.0,
+                n=int(self._early[0]),
+                onset=self._first_label,
+                subjects=(subject,),
+                signs=(Sign.UNFIT,),
+            ),
+        ]
+
+    def accusations(self) -> tuple[Accusation, ...]:
+        """The sources whose labels must not reach retraining."""
+        return self.sources.accusations()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        return {
+            "waiting": self._waiting.state(),
+            "sources": self.sources.state(),
+            "names": list(self._names),
+            "matched": self.matched,
+            "unmatched": dict(self.unmatched),
+            "first_label": self._first_label,
+            "early": self._early,
+            "unfit": self.unfit,
+            "block": self._block,
+            "open": dict(self._open),
+            "versions": {
+                name: {"judged": version.judged, "memory": version.memory.state(), "totals": version.totals}
+                for name, version in self._versions.items()
+            },
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self._waiting.restore(state["waiting"])
+        self.sources.restore(state["sources"])
+        self._names = list(state["names"])
+        self.matched = state["matched"]
+        self.unmatched = dict(state["unmatched"])
+        self._first_label = state["first_label"]
+        self._early = state["early"]
+        self._fit(describe_errors(self.questions, self._early, self._overall) if state["unfit"] else self._reference)
+        self._block = state["block"]
+        self._open = dict(state["open"])
+        self._versions = {
+            name: _OfVersion(**{**saved, "memory": Memory(**saved["memory"])})
+            for name, saved in state["versions"].items()
+        }

@@ -1,0 +1,331 @@
+"""The pure machine of one model: micro-batches and labels go in, reports come out.
+
+No clock, no I/O, no randomness. Its state can be taken out and put back between any two calls, and the reports depend
+neither on how the stream was chopped into batches nor on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from poisonwatch.detect.distance import FEWEST, distances
+from poisonwatch.detect.evidence import collect
+from poisonwatch.detect.kernel import Memory
+from poisonwatch.detect.shift import Shift
+from poisonwatch.monitor.labels import Labels
+from poisonwatch.monitor.lines import Lines
+from poisonwatch.monitor.pairs import Pairs
+from poisonwatch.monitor.past import Past
+from poisonwatch.monitor.signs import moved, with_signs
+from poisonwatch.profile.indicators import (
+    CONFIDENCE_FALL,
+    FLIPS,
+    INPUTS,
+    OUTPUTS,
+    QUALITY,
+    SLICE_CONFIDENCE,
+    SLICE_FLIPS,
+)
+from poisonwatch.profile.traffic import Traffic
+from poisonwatch.profile.window import Window, Windows
+from poisonwatch.types import OTHER_VERSIONS, Evidence, Report, VersionFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from poisonwatch.monitor.settings import Settings
+    from poisonwatch.profile.baseline import Baseline
+    from poisonwatch.profile.enrich import Enrichment
+    from poisonwatch.types import Batch, Feedback, Ints
+
+RETRAINED = (OUTPUTS, CONFIDENCE_FALL, SLICE_CONFIDENCE)
+"""What an honest retraining moves."""
+
+FLIPPING = (FLIPS, SLICE_FLIPS)
+AGAINST_REFERENCE = (*RETRAINED, *FLIPPING, INPUTS, QUALITY)
+
+
+class Learned(NamedTuple):
+    """What the monitor takes from a reference.
+
+    `baseline` is over all indicators, `errors` over error rates, `lines` over lost lines, `volume` over traffic.
+    `with_labels` says whether `errors` rests on any label.
+    """
+
+    baseline: Baseline
+    errors: Baseline
+    lines: Baseline
+    with_labels: bool
+    enrichment: Enrichment
+
+
+@dataclass(slots=True)
+class _Version:
+    """What is known of one version. `number` counts versions from 1 and sets its share of the budget.
+
+    `judged` is up to when its budget was spent against the reference.
+    """
+
+    number: int
+    first_seen: float
+    last_seen: float
+    judged: float
+    totals: Ints
+    memory: Memory
+    past: Past
+    evidence: list[Evidence] = field(default_factory=list)
+    recent: deque[Ints] = field(default_factory=deque)
+    recent_count: int = 0
+
+    @property
+    def share(self) -> float:
+        """Shares that add up to one over any number of versions."""
+        return 1.0 / (self.number * (self.number + 1))
+
+
+class VersionView(NamedTuple):
+    """What is shown of a version: counts since it was first seen, of labels too; distances over recent windows; evidence."""
+
+    facts: VersionFacts
+    totals: Ints
+    labels: Ints | None
+    distances: dict[str, dict[str, float]]
+    evidence: list[Evidence]
+
+
+class Monitor:
+    """Watches one model."""
+
+    def __init__(self, model: str, learned: Learned, settings: Settings) -> None:
+        baseline = learned.baseline
+        self.model = model
+        self.questions = baseline.questions
+        self._baseline = baseline
+        self._settings = settings
+        self._enrichment = learned.enrichment
+        self._sampler = learned.enrichment.sampler(settings.window)
+        self._windows = Windows(self.questions, settings.window, settings.lateness)
+        group_of = np.array([signal.group for signal in self.questions.signals])[self.questions.signal_of]
+        floor = settings.effect_floor + 3.5 * baseline.day_noise
+        floor = np.where(np.isin(group_of, FLIPPING), settings.flip_floor, floor)
+        shares = {name: settings.shares[name] for name in AGAINST_REFERENCE}
+        # The first version is the one that the reference shows; every later one may differ as a retraining does.
+        self._first = Shift(baseline, floor, shares)
+        retrained = np.where(np.isin(group_of, RETRAINED), settings.retrain_floor, 0.0)
+        self._later = Shift(baseline, floor + retrained, shares)
+        self._lines = Lines(model, learned.lines, settings)
+        self.labels = Labels(learned.enrichment.schema, learned.errors, settings, judged=learned.with_labels)
+        self._pairs = Pairs(baseline, learned.errors, settings)
+        self._texts = tuple(indicator.text for indicator in self.questions.indicators)
+        self._versions: dict[str, _Version] = {}
+        self._traffic = Traffic(settings.stable, settings.known)
+        self._seen_versions = 0
+
+    @property
+    def newest(self) -> float:
+        """Largest event time seen."""
+        return self._windows.newest
+
+    @property
+    def late(self) -> int:
+        """Predictions that came after their window was judged."""
+        return self._windows.late
+
+    def absorb(self, batch: Batch) -> Iterator[Report]:
+        """Take a micro-batch; yield a report for every window it closes."""
+        batch = self._enrichment.apply(batch, self._sampler.take(batch.time))
+        self.labels.wait(batch)
+        for end in self.labels.at_once(batch):
+            yield self._conclude_labels(end)
+        for window in self._windows.absorb(batch):
+            yield self._judge(window)
+
+    def learn(self, feedback: Feedback) -> Iterator[Report]:
+        """Take labels; yield a report for every block of them that is closed."""
+        for end in self.labels.take(feedback):
+            yield self._conclude_labels(end)
+
+    def flush(self, now: float) -> Iterator[Report]:
+        """Judge what is open: nothing more comes for now. `now` is the time of what told none of its own."""
+        for window in self._windows.flush(now):
+            yield self._judge(window)
+        if np.isfinite(self.labels.open_until):
+            yield self._conclude_labels(self.labels.open_until)
+
+    def view(self) -> dict[str, VersionView]:
+        """What is shown of every version."""
+        return {
+            name: VersionView(
+                _facts(name, version, self._traffic),
+                version.totals,
+                self.labels.totals(name),
+                self._distances(version),
+                version.evidence,
+            )
+            for name, version in self._versions.items()
+        }
+
+    def evidence_on_log(self) -> list[Evidence]:
+        """Evidence that concerns the model's log, its labels or its reference, and none of its versions."""
+        return [*self._lines.evidence, *self.labels.evidence_on_all(self.model)]
+
+    def _judge(self, window: Window) -> Report:
+        profiles = self._capped(window)
+        self._lines.judge(window, sum(int(profile[0]) for profile in profiles.values()))
+        for name, profile in profiles.items():
+            self._judge_version(name, profile, window)
+        retired = tuple(self._traffic.note(window.end, {name: int(p[0]) for name, p in profiles.items()}))
+        for name in retired:
+            del self._versions[name]
+            self._pairs.forget(name)
+            self.labels.forget(name)
+        stable, span = self._traffic.stable, (window.start, window.end)
+        for name in profiles:
+            if stable in profiles and stable is not None and self._traffic.comparable(name):
+                self._pairs.add_traffic(name, stable, profiles, span, self._versions[name].share)
+        if self.labels.open_until <= window.end:
+            self._judge_labels()
+        return self._report(window.end, retired)
+
+    def _conclude_labels(self, end: float) -> Report:
+        self._judge_labels()
+        return self._report(end, ())
+
+    def _judge_labels(self) -> None:
+        """Step the error rates by the labels of the open block."""
+        end = self.labels.open_until
+        span = end - self._settings.window, end
+        shares = {name: version.share for name, version in self._versions.items()}
+        drifting = frozenset(n for n, version in self._versions.items() if INPUTS in moved(version.evidence))
+        profiles = self.labels.judge(shares, drifting)
+        stable = self._traffic.stable
+        for name in self._versions:
+            if stable is not None and self._traffic.comparable(name) and not profiles.keys().isdisjoint({name, stable}):
+                self._pairs.add_labels(name, stable, profiles, span, shares[name])
+
+    def _report(self, time: float, retired: tuple[str, ...]) -> Report:
+        for name, version in self._versions.items():
+            version.evidence = self._evidence(name, version)
+        return Report(
+            model=self.model,
+            time=time,
+            versions=tuple(_facts(name, version, self._traffic) for name, version in self._versions.items()),
+            retired=retired,
+            evidence=(*self.evidence_on_log(), *(e for v in self._versions.values() for e in v.evidence)),
+            accusations=self.labels.accusations(),
+        )
+
+    def _capped(self, window: Window) -> dict[str, Ints]:
+        """Profiles by version, the oldest first; versions beyond the cap are counted together."""
+        capped: dict[str, Ints] = {}
+        for name in window.by_age():
+            profile = window.profiles[name]
+            named = {*self._versions, *capped, name} - {OTHER_VERSIONS}
+            kept = name if name in self._versions or len(named) <= self._settings.most_versions else OTHER_VERSIONS
+            capped[kept] = capped[kept] + profile if kept in capped else profile
+            window.last_seen[kept] = max(window.last_seen[name], window.last_seen.get(kept, -np.inf))
+        return capped
+
+    def _judge_version(self, name: str, profile: Ints, window: Window) -> None:
+        version = self._versions.get(name)
+        if version is None:
+            self._seen_versions += 1
+            version = self._versions[name] = _Version(
+                number=self._seen_versions,
+                first_seen=window.start,
+                last_seen=window.start,
+                judged=window.start,
+                totals=np.zeros(self.questions.size, np.int64),
+                memory=self._first.begin(),
+                past=Past(self.questions.size),
+            )
+        elapsed = window.end - version.judged
+        shift = self._shift(name, version)
+        shift.step(version.memory, profile, elapsed / self._settings.period * version.share, window.start)
+        version.judged = window.end
+        version.last_seen = max(version.last_seen, window.last_seen[name])
+        version.totals = version.totals + profile
+        version.past.note(window.start, profile)
+        version.recent.append(profile)
+        version.recent_count += int(profile[0])
+        while version.recent_count - int(version.recent[0][0]) >= FEWEST:
+            version.recent_count -= int(version.recent.popleft()[0])
+
+    def _shift(self, name: str, version: _Version) -> Shift:
+        first = name in self._settings.known if self._settings.known else version.number == 1
+        return self._first if first else self._later
+
+    def _evidence(self, name: str, version: _Version) -> list[Evidence]:
+        shift = self._shift(name, version)
+        found = collect(self.model, name, version.memory, shift.bets, self._texts, self._baseline.rate, shift.floor)
+        found += self.labels.evidence(self.model, name)
+        found += self._pairs.evidence(self.model, name, self._traffic.stable)
+        return with_signs(found)
+
+    def _distances(self, version: _Version) -> dict[str, dict[str, float]]:
+        recent = np.sum(np.array(version.recent), axis=0)
+        return distances(self.questions, self._baseline.counts, recent) if recent[0] >= FEWEST else {}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        return {
+            "windows": self._windows.state(),
+            "sampler": self._sampler.state(),
+            "seen_versions": self._seen_versions,
+            "lines": self._lines.state(),
+            "labels": self.labels.state(),
+            "versions": {
+                name: {
+                    "number": version.number,
+                    "first_seen": version.first_seen,
+                    "last_seen": version.last_seen,
+                    "judged": version.judged,
+                    "totals": version.totals,
+                    "memory": version.memory.state(),
+                    "past": version.past.state(),
+                    "recent_count": version.recent_count,
+                    "recent": np.array(version.recent, np.int64).reshape(-1, self.questions.size),
+                }
+                for name, version in self._versions.items()
+            },
+            "traffic": self._traffic.state(),
+            "pairs": self._pairs.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state; the evidence shown is derived from it anew."""
+        self._windows.restore(state["windows"])
+        self._sampler.restore(state["sampler"])
+        self._seen_versions = state["seen_versions"]
+        self._lines.restore(state["lines"])
+        self.labels.restore(state["labels"])
+        self._versions = {
+            name: _Version(
+                **{
+                    **saved,
+                    "memory": Memory(**saved["memory"]),
+                    "past": Past.restored(self.questions.size, saved["past"]),
+                    "recent": deque(saved["recent"]),
+                }
+            )
+            for name, saved in state["versions"].items()
+        }
+        self._traffic.restore(state["traffic"])
+        self._pairs.restore(state["pairs"])
+        for name, version in self._versions.items():
+            version.evidence = self._evidence(name, version)
+
+
+def _facts(name: str, version: _Version, traffic: Traffic) -> VersionFacts:
+    return VersionFacts(
+        model_version=name,
+        predictions=int(version.totals[0]),
+        first_seen=version.first_seen,
+        last_seen=version.last_seen,
+        stable=name == traffic.stable,
+        elders=traffic.elders(name),
+    )

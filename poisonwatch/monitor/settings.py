@@ -1,0 +1,30 @@
+"""What an operator may set of one model's monitor."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Settings(NamedTuple):
+    """Times in seconds, floors in log-odds.
+
+    `shares` is each group's part of this model's budget, `period` the budget's period already divided by the model's
+    own part of it. `stable` is the version to compare with, `known` are those that the reference shows. `label_floor`
+    holds for error rates, `drift_label_floor` while the inputs are seen to drift.
+    """
+
+    window: float
+    lateness: float
+    period: float
+    shares: dict[str, float]
+    effect_floor: float
+    retrain_floor: float
+    flip_floor: float
+    canary_floor: float
+    canary_page_floor: float
+    label_floor: float
+    drift_label_floor: float
+    smallest_arm: int
+    most_versions: int
+    stable: str | None
+    known: frozenset[str]

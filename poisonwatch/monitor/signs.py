@@ -1,0 +1,71 @@
+"""Signs: what pieces of evidence say about each other, for the table of causes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from poisonwatch.profile.indicators import (
+    ERRORS,
+    INPUTS,
+    QUALITY,
+    SLICE_CONFIDENCE,
+    SLICE_ERRORS,
+    SLICE_FLIPS,
+)
+from poisonwatch.types import Sign
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from poisonwatch.types import Evidence
+
+SUSPECTED = math.log(0.1)
+"""Nats from which evidence of moved inputs is taken into account: before it may raise an alert itself."""
+
+FIRES = 0.0
+"""Nats from which evidence may raise an alert."""
+
+BROKEN_EFFECT = 2.5
+"""A feature that moved by more, in log-odds, did not drift: its unit changed, or it is no longer filled."""
+
+MOSTLY = 0.5
+
+
+def moved(evidence: Iterable[Evidence], least: float = SUSPECTED) -> frozenset[str]:
+    """Groups whose evidence has at least `least` nats and a size beyond its floor."""
+    return frozenset(e.group for e in evidence if e.log_e >= least and abs(e.effect) >= e.floor)
+
+
+def with_signs(found: list[Evidence]) -> list[Evidence]:
+    """The same evidence of one version, with what each piece shows beside the others."""
+    firing = moved(found, FIRES)
+    if not firing:
+        return found
+    broken = QUALITY in firing or any(e.group == INPUTS and abs(e.effect) >= BROKEN_EFFECT for e in found)
+    unsure = {_slice(subject.indicator) for e in found if e.group == SLICE_CONFIDENCE for subject in e.subjects}
+    return [
+        _signed(e, Sign.BROKEN)
+        if broken and e.group in {ERRORS, SLICE_ERRORS}
+        else _signed(e, Sign.CONFINED)
+        if e.group == SLICE_FLIPS and unsure & {_slice(subject.indicator) for subject in e.subjects}
+        else e
+        for e in found
+    ]
+
+
+def mostly_lost(evidence: Evidence) -> Evidence:
+    """Evidence on lost lines, with the sign that they are most of the lines."""
+    lost = any(subject.rate >= MOSTLY for subject in evidence.subjects)
+    return _signed(evidence, Sign.MOSTLY_LOST) if lost else evidence
+
+
+def _slice(indicator: str) -> str:
+    """The slice that an indicator is about."""
+    return indicator.partition(" where ")[2]
+
+
+def _signed(evidence: Evidence, sign: Sign) -> Evidence:
+    return msgspec.structs.replace(evidence, signs=(*evidence.signs, sign))
