@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poisonwatch.detect.kernel import LOG_ZERO, log_sum
+from poisonwatch.detect.kernel import LOG_ZERO, log_evidence
 from poisonwatch.profile.odds import logit
 from poisonwatch.types import Evidence, Subject
 
@@ -40,7 +40,7 @@ def collect(
     Where the memory has two arms, the expected rate is the other version's over the same interval.
     """
     found = []
-    per_group = log_sum(memory.log_m, bets.group, len(bets.groups))
+    per_group = log_evidence(memory, bets)
     for group, name in enumerate(bets.groups):
         of_group = bets.of_group(group)
         best = _strongest(memory, bets, of_group, expected)

@@ -49,8 +49,13 @@ class Bets:
     theta: Floats
     weight: Floats
 
+    @property
+    def starts(self) -> Ints:
+        """Where the components of each group begin (groups,): they are side by side too."""
+        return np.searchsorted(self.group, np.arange(len(self.groups)))
+
     def of_group(self, group: int) -> slice:
-        """Where the components of a group stand: they are side by side too."""
+        """Where the components of a group stand."""
         first, last = np.searchsorted(self.group, (group, group + 1))
         return slice(int(first), int(last))
 
@@ -134,16 +139,28 @@ def advance(
     `share_of_time` is elapsed time over budget period since the previous step, times the detector's weight.
     """
     restart = memory.cusum <= 0
-    if restart.any():
-        of = bets.indicator[restart]
-        memory.since[restart] = start
-        memory.asked_before[:, restart] = memory.asked[:, of]
-        memory.yes_before[:, restart] = memory.yes[:, of]
-    memory.cusum = np.maximum(memory.cusum, 0.0) + log_l
-    grown = np.logaddexp(memory.log_m, np.log(bets.weight * share_of_time)) + log_l
-    memory.log_m = np.minimum(np.maximum(grown, LOG_ZERO), LOG_CAP)
+    memory.since = np.where(restart, start, memory.since)
+    for so_far, before in ((memory.asked, memory.asked_before), (memory.yes, memory.yes_before)):
+        for arm, counts in enumerate(so_far):
+            before[arm] = np.where(restart, counts[bets.indicator], before[arm])
+    np.maximum(memory.cusum, 0.0, out=memory.cusum)
+    memory.cusum += log_l
+    # M itself would do as well; its logarithm costs two fast functions more and is what is kept, saved and shown.
+    grown = np.exp(memory.log_m)
+    grown += bets.weight * share_of_time
+    with np.errstate(divide="ignore"):
+        np.log(grown, out=grown)
+    grown += log_l
+    np.clip(grown, LOG_ZERO, LOG_CAP, out=memory.log_m)
     memory.asked += asked
     memory.yes += yes
+
+
+def log_evidence(memory: Memory, bets: Bets) -> Floats:
+    """Logarithm of the sum of M over the components of each group (groups,)."""
+    # Nothing is above the cap, so that the sums need no common factor; below the smallest float they are nothing.
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log(np.add.reduceat(np.exp(memory.log_m), bets.starts)), LOG_ZERO)
 
 
 def log_sum(values: Floats, of: Ints, size: int) -> Floats:
