@@ -17,16 +17,16 @@ from poisonwatch import __version__, checkpoint
 from poisonwatch.errors import CheckpointError
 from poisonwatch.formats.records import LATEST
 from poisonwatch.judge.standing import Standing, judge
-from poisonwatch.sinks.journal import alert_entry, decision_entry
+from poisonwatch.sinks.journal import accusation_entry, alert_entry, decision_entry
 from poisonwatch.sinks.snapshot import Counters, ModelSnapshot, Published, Snapshot, SourceSnapshot
-from poisonwatch.types import Alert, Batch, Decision
+from poisonwatch.types import Accusation, Alert, Batch, Decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from poisonwatch.config import DetectionConfig
-    from poisonwatch.monitor import Monitor
+    from poisonwatch.monitor.machine import Monitor
     from poisonwatch.reference.file import Reference
     from poisonwatch.sinks.deadletter import DeadLetters
     from poisonwatch.sinks.journal import Journal
@@ -93,6 +93,13 @@ class Watched:
     reference: Reference
     monitor: Monitor
     standing: Standing = field(default_factory=Standing)
+    accused: dict[str, int] = field(default_factory=dict)
+
+    def accused_anew(self, accusations: Iterable[Accusation]) -> list[Accusation]:
+        """Those that the journal does not know yet, or whose labels have doubled since: they name more predictions."""
+        news = [found for found in accusations if found.labels >= 2 * self.accused.get(found.source, 0)]
+        self.accused |= {found.source: found.labels for found in news}
+        return news
 
 
 class App:
@@ -164,6 +171,10 @@ class App:
             if isinstance(piece, Batch):
                 watched = self.models[piece.model]
                 self._conclude(watched, watched.monitor.absorb(piece))
+            else:
+                # A label names no model: it belongs to whichever knows its prediction.
+                for watched in self.models.values():
+                    self._conclude(watched, watched.monitor.learn(piece))
         if any(piece.time.size for piece in pieces):
             self._last_data = now
         busy = busy or bool(pieces)
@@ -241,6 +252,8 @@ class App:
             watched.standing, alerts, decisions = judge(watched.standing, report, self._detection.min_predictions)
             for alert in alerts:
                 self.note(report.time, alert_entry(alert))
+            for accusation in watched.accused_anew(report.accusations):
+                self.note(report.time, accusation_entry(report.model, accusation))
             for decision in decisions:
                 self.note(report.time, decision_entry(decision))
             self._unsaved_findings = self._unsaved_findings or bool(alerts or decisions)
@@ -286,6 +299,7 @@ class App:
                     "alerts": msgspec.to_builtins(list(watched.standing.alerts.values())),
                     "decisions": msgspec.to_builtins(list(watched.standing.decisions.values())),
                     "clean": list(watched.standing.clean),
+                    "accused": watched.accused,
                 }
                 for name, watched in self.models.items()
             },
@@ -313,6 +327,7 @@ class App:
                 {d.model_version: d for d in decisions},
                 tuple(saved["clean"]),
             )
+            watched.accused = dict(saved["accused"])
         for name, position in state["positions"].items():
             if position is not None and name in self.sources and not self.sources[name].resume(position):
                 log.warning("source_lost", source=name, remedy="reading the file at the path from its start")
@@ -330,7 +345,7 @@ def _model_snapshot(name: str, watched: Watched) -> ModelSnapshot:
         reference_predictions=watched.reference.records,
         questions=watched.monitor.questions,
         versions=watched.monitor.view(),
-        lines=tuple(watched.monitor.evidence_on_lines()),
+        lines=tuple(watched.monitor.evidence_on_log()),
         alerts=tuple(watched.standing.alerts.values()),
         decisions=tuple(watched.standing.decisions.values()),
         late=watched.monitor.late,

@@ -9,7 +9,8 @@ from poisonwatch.config import DetectionConfig, LimitsConfig, budget_seconds
 from poisonwatch.errors import BaselineError, PoisonwatchError
 from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
 from poisonwatch.judge.budget import SHARES, period_of_model
-from poisonwatch.monitor import Monitor, Settings
+from poisonwatch.monitor.machine import Learned, Monitor
+from poisonwatch.monitor.settings import Settings
 from poisonwatch.reference.build import build, load_or_build
 from poisonwatch.sinks.deadletter import DeadLetters
 from poisonwatch.sinks.journal import Journal
@@ -157,14 +158,24 @@ def watch(
         shares=SHARES,
         effect_floor=detection.effect_floor,
         retrain_floor=detection.retrain_floor,
+        flip_floor=detection.flip_floor,
         canary_floor=detection.canary_floor,
+        canary_page_floor=detection.canary_page_floor,
+        label_floor=detection.label_floor,
+        drift_label_floor=detection.drift_label_floor,
         smallest_arm=detection.canary_predictions,
         most_versions=limits.versions,
         stable=stable,
         known=frozenset(reference.versions),
     )
-    baseline, lines = reference.baselines()
-    return Watched(reference, Monitor(name, baseline, lines, settings))
+    learned = Learned(
+        baseline=reference.baseline(),
+        errors=reference.errors_baseline(),
+        lines=reference.lines_baseline(),
+        with_labels=bool(reference.labels),
+        enrichment=reference.enrichment(),
+    )
+    return Watched(reference, Monitor(name, learned, settings))
 
 
 def _decoder(content: str, schemas: dict[str, Any], longest: int) -> Decoder:

@@ -17,7 +17,7 @@ from poisonwatch.errors import CheckpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest"
 
 

@@ -117,6 +117,19 @@ class DetectionConfig(_Part):
     canary_floor: float = Field(
         0.3, ge=0, le=3, description="How much the outputs of two versions on the same traffic may differ."
     )
+    canary_page_floor: float = Field(
+        0.7,
+        ge=0,
+        le=3,
+        description="How much the classes of two versions may differ before it pages without a second sign of harm.",
+    )
+    flip_floor: float = Field(
+        1.1, ge=0, le=5, description="How much more often than in the reference the surrogate may disagree."
+    )
+    label_floor: float = Field(0.4, ge=0, le=3, description="How much the error rate may rise above the reference's.")
+    drift_label_floor: float = Field(
+        0.8, ge=0, le=5, description="How much the error rate may rise while the inputs drift."
+    )
     canary_predictions: int = Field(
         30, ge=1, le=100_000, description="Predictions that both versions need before they are compared once."
     )

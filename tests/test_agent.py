@@ -26,7 +26,7 @@ from tests.streams import START, Record, lines, merged, predictions, reference, 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from poisonwatch.monitor import Monitor
+    from poisonwatch.monitor.machine import Monitor
 
 
 class SetClock:

@@ -17,7 +17,8 @@ from poisonwatch.detect.kernel import log_sum
 from poisonwatch.detect.shift import Shift
 from poisonwatch.judge.budget import SHARES
 from poisonwatch.judge.standing import Standing, judge
-from poisonwatch.monitor import Monitor, Settings
+from poisonwatch.monitor.machine import Learned, Monitor
+from poisonwatch.monitor.settings import Settings
 from poisonwatch.profile.baseline import describe
 from poisonwatch.profile.indicators import CANARY_CLASS, INPUTS, OUTPUTS, QUALITY, ask_lines
 from poisonwatch.types import OTHER_VERSIONS, Action, Alert, AlertState, Batch, Cause, Decision, Report, Severity
@@ -146,7 +147,7 @@ def shown(monitor: Monitor) -> dict[str, Any]:
     views = {
         name: (view.facts, view.totals.tolist(), view.distances, view.evidence) for name, view in monitor.view().items()
     }
-    return {"views": views, "lines": monitor.evidence_on_lines(), "late": monitor.late, "newest": monitor.newest}
+    return {"views": views, "lines": monitor.evidence_on_log(), "late": monitor.late, "newest": monitor.newest}
 
 
 def test_saved_state_is_not_touched_by_what_follows() -> None:

@@ -8,15 +8,46 @@ of the elapsed time, the shares are all that multiplicity costs.
 
 from __future__ import annotations
 
-from poisonwatch.profile.indicators import CANARY_CLASS, CANARY_CONFIDENCE, INPUTS, OUTPUTS, QUALITY, REJECTED
+from poisonwatch.profile.indicators import (
+    CANARY_CLASS,
+    CANARY_CONFIDENCE,
+    CANARY_ERRORS,
+    CANARY_FLIPS,
+    CANARY_INPUTS,
+    CONFIDENCE_FALL,
+    ERRORS,
+    FLIPS,
+    INPUTS,
+    OUTPUTS,
+    QUALITY,
+    REJECTED,
+    SHADOW,
+    SLICE_CONFIDENCE,
+    SLICE_ERRORS,
+    SLICE_FLIPS,
+    SOURCES,
+    VOLUME,
+)
 
 SHARES = {
-    CANARY_CLASS: 0.30,
-    CANARY_CONFIDENCE: 0.05,
-    OUTPUTS: 0.30,
-    INPUTS: 0.20,
-    QUALITY: 0.10,
-    REJECTED: 0.05,
+    ERRORS: 0.10,
+    SLICE_ERRORS: 0.10,
+    CANARY_ERRORS: 0.05,
+    CANARY_CLASS: 0.12,
+    CANARY_FLIPS: 0.03,
+    CANARY_CONFIDENCE: 0.02,
+    CANARY_INPUTS: 0.03,
+    SHADOW: 0.05,
+    SOURCES: 0.10,
+    FLIPS: 0.08,
+    SLICE_FLIPS: 0.07,
+    CONFIDENCE_FALL: 0.05,
+    SLICE_CONFIDENCE: 0.05,
+    OUTPUTS: 0.05,
+    INPUTS: 0.04,
+    QUALITY: 0.03,
+    REJECTED: 0.02,
+    VOLUME: 0.01,
 }
 """Part of a model's budget for each group of signals; they add up to one. What can page gets the larger parts."""
 

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from poisonwatch.detect.distance import FEWEST, distances
@@ -121,6 +122,7 @@ class Monitor:
         self.labels = Labels(learned.enrichment.schema, learned.errors, settings, judged=learned.with_labels)
         self._pairs = Pairs(baseline, learned.errors, settings)
         self._texts = tuple(indicator.text for indicator in self.questions.indicators)
+        self._places = {one.text: (one.asked, one.yes) for one in self.questions.indicators}
         self._versions: dict[str, _Version] = {}
         self._traffic = Traffic(settings.stable, settings.known)
         self._seen_versions = 0
@@ -262,6 +264,9 @@ class Monitor:
     def _evidence(self, name: str, version: _Version) -> list[Evidence]:
         shift = self._shift(name, version)
         found = collect(self.model, name, version.memory, shift.bets, self._texts, self._baseline.rate, shift.floor)
+        found = [msgspec.structs.replace(e, second_onset=onset) if onset is not None else e for e, onset in (
+            (e, version.past.onset(e, self._places)) for e in found
+        )]
         found += self.labels.evidence(self.model, name)
         found += self._pairs.evidence(self.model, name, self._traffic.stable)
         return with_signs(found)

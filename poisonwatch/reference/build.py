@@ -56,7 +56,7 @@ def build(paths: Sequence[Path], model: str | None = None, progress: Callable[[i
             "and some thousands make a sharp one"
         )
         raise BaselineError(msg)
-    fitted = fit(found, lambda: _batches(paths, found, progress))
+    fitted = fit(found, (batch for batch, _ in _batches(paths, found, progress)))
     values = found.samples | dict(zip(fitted.enrichment.derived, fitted.rows, strict=True))
     cuts = {name: cut_points(known, confidence=name == CONFIDENCE) for name, known in values.items()}
     questions = ask(found.schema, cuts, fitted.enrichment.derived, fitted.enrichment.marks)
@@ -148,6 +148,7 @@ def _conclude(
         schema=found.schema,
         cuts=cuts,
         fitted=fitted.file(),
+        quality=fitted.quality,
         blind=fitted.blind,
         outcome=measured(outcome),
         errors=measured(describe_errors(counted.errors, counted.labelled, overall)),

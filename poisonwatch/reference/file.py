@@ -14,7 +14,13 @@ import numpy as np
 
 from poisonwatch.errors import BaselineError
 from poisonwatch.profile.baseline import Baseline
-from poisonwatch.profile.indicators import ask, ask_lines
+from poisonwatch.profile.embedding import Centroids, CentroidsFile
+from poisonwatch.profile.enrich import Enrichment
+from poisonwatch.profile.indicators import ask, ask_errors, ask_lines
+from poisonwatch.profile.outlier import Forest, ForestFile
+from poisonwatch.profile.season import Season
+from poisonwatch.profile.surrogate import Surrogate, SurrogateFile
+from poisonwatch.profile.words import Vocabulary, VocabularyFile
 from poisonwatch.sinks.journal import rfc3339
 from poisonwatch.types import Schema
 
@@ -27,6 +33,38 @@ if TYPE_CHECKING:
 FORMAT = 2
 
 
+class MeasuredSeason(msgspec.Struct, frozen=True, kw_only=True):
+    """Rates and bounds by cell; see `profile.season.Season`."""
+
+    rate: list[list[float]]
+    low: list[list[float]]
+    high: list[list[float]]
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the surrogate knows the model, measured on records that it was not fitted on.
+
+    `agreement`: share of predictions that it would make too. `correlation` of its scores with the model's. `flip_rate`:
+    share of the reference's predictions that count as flips. `sees`: share of wrong answers that would.
+    """
+
+    kind: str
+    agreement: float
+    correlation: float
+    flip_rate: float
+    sees: float
+
+
+class FittedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What was fitted, as arrays; see `profile.enrich.Enrichment`."""
+
+    surrogate: SurrogateFile | None = None
+    vocabulary: VocabularyFile | None = None
+    centroids: CentroidsFile | None = None
+    forest: ForestFile | None = None
+    unsure: float | None = None
+
+
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """A baseline's numbers, in the order of its questions; see `profile.baseline.Baseline`."""
 
@@ -35,6 +73,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     high: list[float]
     design_effect: list[float]
     day_noise: list[float]
+    season: MeasuredSeason | None = None
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +89,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
     `versions` has, by model version, how many predictions carried it: at most 16, the most frequent first.
     `first` and `last` are event times; without times (`timed` false) records were taken as exchangeable.
+    `quality` is the surrogate's; `blind` says what cannot be watched, and why.
     """
 
     format: int
@@ -64,13 +104,42 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     ignored_features: int
     schema: Schema
     cuts: dict[str, tuple[float, ...]]
+    fitted: FittedFile
+    quality: Quality | None
+    blind: dict[str, str]
     outcome: Measured
+    errors: Measured
     lines: Measured
     sha256: str = ""
 
-    def baselines(self) -> tuple[Baseline, Baseline]:
-        """The baseline over all indicators, and the one over the share of rejected lines."""
-        return _restore(ask(self.schema, self.cuts), self.outcome), _restore(ask_lines(), self.lines)
+    def enrichment(self) -> Enrichment:
+        """What is asked of live predictions beyond what they say.
+
+        Raises:
+            ValueError: when an array does not have the shape that it must have.
+        """
+        fitted = self.fitted
+        return Enrichment(
+            self.schema,
+            None if fitted.surrogate is None else Surrogate.read(fitted.surrogate),
+            None if fitted.vocabulary is None else Vocabulary.read(fitted.vocabulary),
+            None if fitted.centroids is None else Centroids.read(fitted.centroids),
+            None if fitted.forest is None else Forest.read(fitted.forest),
+            fitted.unsure,
+        )
+
+    def baseline(self) -> Baseline:
+        """The baseline over all indicators."""
+        found = self.enrichment()
+        return _restore(ask(self.schema, self.cuts, found.derived, found.marks), self.outcome)
+
+    def errors_baseline(self) -> Baseline:
+        """The baseline over error rates; without any label behind it where the reference had none."""
+        return _restore(ask_errors(self.schema), self.errors)
+
+    def lines_baseline(self) -> Baseline:
+        """The baseline over the share of lost lines."""
+        return _restore(ask_lines(), self.lines)
 
 
 def save(reference: Reference, path: Path) -> None:
@@ -107,7 +176,7 @@ def load(path: Path) -> Reference:
 
 def in_words(reference: Reference) -> str:
     """What a reference holds, for a person."""
-    baseline, _ = reference.baselines()
+    baseline = reference.baseline()
     span = "no times: records taken as exchangeable, day-level noise assumed"
     if reference.first is not None and reference.last is not None:
         span = f"{rfc3339(reference.first)} to {rfc3339(reference.last)}"
@@ -125,6 +194,13 @@ def in_words(reference: Reference) -> str:
         lines.append(
             f"ignored         {reference.ignored_features} values of features beyond the cap or with quotes in the name"
         )
+    if reference.quality is not None:
+        of = reference.quality
+        lines.append(
+            f"surrogate       {of.kind}: makes {of.agreement:.1%} of the predictions, sees {of.sees:.1%} of wrong ones, "
+            f"calls {of.flip_rate:.2%} of the reference wrong"
+        )
+    lines += [f"blind           {what}: {why}" for what, why in sorted(reference.blind.items())]
     if reference.labels:
         told = ", ".join(f"{name} {wrong}/{known}" for name, (known, wrong) in reference.labels.items())
         lines.append(f"wrong/labelled  {told}")
@@ -138,18 +214,25 @@ def in_words(reference: Reference) -> str:
 
 def measured(baseline: Baseline) -> Measured:
     """Rounded: processors differ in the last bit of a logarithm, and the same log must give the same SHA-256 on all."""
+    season = baseline.season
     return Measured(
         counts=baseline.counts.tolist(),
         low=baseline.low.round(9).tolist(),
         high=baseline.high.round(9).tolist(),
         design_effect=baseline.design_effect.round(9).tolist(),
         day_noise=baseline.day_noise.round(9).tolist(),
+        season=None
+        if season is None
+        else MeasuredSeason(
+            rate=season.rate.round(9).tolist(), low=season.low.round(9).tolist(), high=season.high.round(9).tolist()
+        ),
     )
 
 
 def _restore(questions: Questions, measured: Measured) -> Baseline:
     counts: Ints = np.array(measured.counts, np.int64)
     asked, yes = counts[questions.asked], counts[questions.yes]
+    season = measured.season
     return Baseline(
         questions=questions,
         counts=counts,
@@ -158,6 +241,7 @@ def _restore(questions: Questions, measured: Measured) -> Baseline:
         high=np.array(measured.high),
         design_effect=np.array(measured.design_effect),
         day_noise=np.array(measured.day_noise),
+        season=None if season is None else Season(np.array(season.rate), np.array(season.low), np.array(season.high)),
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from poisonwatch.types import Alert, Decision
+    from poisonwatch.types import Accusation, Alert, Decision
 
 FIRST = "0" * 64
 
@@ -49,6 +49,14 @@ def alert_entry(alert: Alert) -> dict[str, Any]:
 def decision_entry(decision: Decision) -> dict[str, Any]:
     """What the journal says of a decision that changed."""
     return {"kind": "decision", **msgspec.to_builtins(decision)}
+
+
+def accusation_entry(model: str, accusation: Accusation) -> dict[str, Any]:
+    """What the journal says of a source whose labels must not reach retraining."""
+    told = msgspec.to_builtins(accusation)
+    for name in ("onset", "first", "last"):
+        told[name] = rfc3339(told[name])
+    return {"kind": "accusation", "model": model, "accused": told.pop("kind"), **_rounded(told)}
 
 
 def _rounded(told: Any) -> Any:

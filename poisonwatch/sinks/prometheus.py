@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from poisonwatch.monitor import VersionView
+    from poisonwatch.monitor.machine import VersionView
     from poisonwatch.sinks.snapshot import ModelSnapshot, Published, Snapshot
 
 MOST_DISTANT = 20
