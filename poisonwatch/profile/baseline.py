@@ -127,16 +127,18 @@ def describe(questions: Questions, counts: Ints, blocks: Ints, days: Ints) -> Ba
     return describe_history(questions, History(counts[None], days, days[:, :1], (scale,)), counts)
 
 
-def describe_history(questions: Questions, history: History, counts: Ints | None = None) -> Baseline:
+def describe_history(
+    questions: Questions, history: History, counts: Ints | None = None, fewest_blocks: int = FEWEST_BLOCKS
+) -> Baseline:
     """A baseline with seasons from a timed reference, as `profile.season.Tally` counted it.
 
     `counts` (size,) are the counts of the whole where they were corrected after counting; rates and bounds of all cells are
-    corrected in proportion.
+    corrected in proportion. Scales with fewer blocks than `fewest_blocks` are left out of the design effect.
     """
     raw = history.cells.sum(axis=0)
     counts = raw if counts is None else counts
     measured = [
-        _measure(questions, history, slice(start, start + CHUNK))
+        _measure(questions, history, fewest_blocks, slice(start, start + CHUNK))
         for start in range(0, len(questions.indicators), CHUNK)
     ]
     effect, noise = (np.concatenate(arrays) for arrays in zip(*measured, strict=True))
@@ -211,7 +213,7 @@ def _season(asked: Floats, yes: Floats) -> Season:
     return Season(yes / asked, low, high)
 
 
-def _measure(questions: Questions, history: History, some: slice) -> tuple[Floats, Floats]:
+def _measure(questions: Questions, history: History, fewest_blocks: int, some: slice) -> tuple[Floats, Floats]:
     """Design effect and daily noise of some indicators, cells' rates removed from both and the days' levels from the first.
 
     What differs from day to day is noise of the days: block sums that vary with it would count it twice. Where too few
@@ -229,7 +231,8 @@ def _measure(questions: Questions, history: History, some: slice) -> tuple[Float
     fitted = (in_cells > 0).sum(axis=0) + np.where(known, number - 1, 0)
     for scale in history.scales:
         part = scale.counts[:, asked].sum(axis=0) / np.maximum(in_cells.sum(axis=0), 1)
-        effect = np.maximum(effect, _design_effect(scale, asked, yes, rate, level, fitted * part))
+        found = _design_effect(scale, asked, yes, rate, level, fitted * part, fewest_blocks)
+        effect = np.maximum(effect, found)
     return effect, _day_noise(gap, used, effect, by_day)
 
 
@@ -249,7 +252,9 @@ def _daily(history: History, asked: Ints, yes: Ints, rate: Floats) -> tuple[Floa
     return np.where(used, gap, 0.0), used, of_day * share * (1 - share)
 
 
-def _design_effect(scale: Blocks, asked: Ints, yes: Ints, rate: Floats, level: Floats, fitted: Floats) -> Floats:
+def _design_effect(
+    scale: Blocks, asked: Ints, yes: Ints, rate: Floats, level: Floats, fitted: Floats, fewest: int
+) -> Floats:
     """Variance of block sums over that of independent records: the upper 95 % bound, and at least 1.
 
     Expected are the `rate` (k, j) of the block's cell, moved by the `level` (d, j) of its day; `fitted` (j,) numbers were
@@ -257,7 +262,7 @@ def _design_effect(scale: Blocks, asked: Ints, yes: Ints, rate: Floats, level: F
     """
     from scipy.special import chdtri  # noqa: PLC0415
 
-    if scale.counts.shape[0] < FEWEST_BLOCKS:
+    if scale.counts.shape[0] < fewest:
         return np.ones(asked.size)
     n, k = scale.counts[:, asked], scale.counts[:, yes]
     used = n > 0
@@ -268,7 +273,7 @@ def _design_effect(scale: Blocks, asked: Ints, yes: Ints, rate: Floats, level: F
     number = used.sum(axis=0)
     summed = np.where(used, spread, 0.0).sum(axis=0)
     bound = chdtri(np.maximum(number - fitted, 1), 0.95)
-    return np.where(number >= FEWEST_BLOCKS, np.maximum(1.0, summed / bound), 1.0)
+    return np.where(number >= fewest, np.maximum(1.0, summed / bound), 1.0)
 
 
 def _day_noise(gap: Floats, used: Ints, effect: Floats, information: Floats) -> Floats:
