@@ -174,9 +174,9 @@ class Canary:
         one stable version after the other spends its budget once. What a block holds from hours ago is judged alone, not
         mixed with other hours' traffic: the share of the canary and the traffic may both have changed since.
         """
-        if pair.canary[0] and end - pair.start > self._longest:
+        if pair.canary[0] + pair.stable[0] and end - pair.start > self._longest:
             spent = self._judge(pair, spent, rate)
-        if not pair.canary[0]:
+        if not pair.canary[0] + pair.stable[0]:
             pair.start = start
         pair.end = end
         pair.canary = pair.canary + canary

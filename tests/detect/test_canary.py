@@ -510,6 +510,14 @@ def test_hours_apart_are_not_mixed() -> None:
     assert pair.memory.asked[0, 0] == 20
 
 
+def test_a_version_that_waits_alone_is_not_mixed_with_later_hours_either() -> None:
+    """Labels may come for the stable version only: such a block ends after an hour too, and says nothing."""
+    pair, spent = fed([(0, 0, 20), (600, 0, 20), (36_000, 20, 20)])
+    assert spent == [-600.0, -600.0, 1200.0]
+    assert pair.start == 36_000
+    assert pair.stable[0] == 20
+
+
 def test_sparse_traffic_is_judged_at_least_hourly() -> None:
     """At two canary predictions in ten minutes nothing waits for thirty: every hour is a block."""
     _, spent = fed([(600.0 * window, 2, 20) for window in range(12)])
