@@ -71,14 +71,14 @@ def write(scene: Scene, folder: Path) -> Logs:
             truth[rows], answered[rows] = frame.label, told.argmax(axis=1)
             versions = [scene.versions[code] for code in scene.version[rows]]
             segments = [scene.segments[code] for code in scene.segment[rows]] if scene.segments else None
-            stamps = _rfc3339(seconds[rows])
+            stamps = rfc3339(seconds[rows])
             for row, stamp, record in zip(
                 rows.tolist(), stamps, _records(task, frame, told, versions, segments), strict=True
             ):
                 file.write(msgspec.json.encode({"timestamp": stamp, "prediction_id": _id(row)} | record) + b"\n")
     labels = _labels(scene, truth, rng)
     with feedback.open("wb") as file:
-        stamps = _rfc3339(START + np.array([label.at for label in labels]) * scene.pace.day)
+        stamps = rfc3339(START + np.array([label.at for label in labels]) * scene.pace.day)
         for stamp, label in zip(stamps, labels, strict=True):
             said: dict[str, Any] = {
                 "timestamp": stamp,
@@ -99,7 +99,8 @@ def _id(row: int) -> str:
     return f"p{row:07d}"
 
 
-def _rfc3339(seconds: NDArray[Any]) -> list[str]:
+def rfc3339(seconds: NDArray[Any]) -> list[str]:
+    """Timestamps, to the millisecond."""
     stamps = np.datetime_as_string((seconds * 1000).astype(np.int64).astype("datetime64[ms]"), timezone="UTC")
     found: list[str] = stamps.tolist()
     return found
