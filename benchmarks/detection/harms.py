@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,10 +140,13 @@ CANARY_BUDGET = 0.05
 
 @dataclass
 class Canaries:
-    """Canary records until the page by floor (infinite: not among 4,000), false pages in null runs, the design effect."""
+    """Canary records until the page by floor and design effect (infinite: not among 4,000), and false pages in null runs.
 
-    records: dict[float, list[float]] = field(default_factory=dict)
-    false: int = 0
+    `design_effect` is what the product measures on the reference of this traffic and divides the evidence by.
+    """
+
+    records: dict[tuple[float, bool], list[float]] = field(default_factory=dict)
+    false: dict[bool, int] = field(default_factory=dict)
     null_runs: int = 0
     design_effect: float = 1.0
 
@@ -164,16 +167,20 @@ def canary(seed: int) -> Canaries:
     moved = next(n for n, text in enumerate(texts) if text.endswith(f"= c{MOVED:02d}"))
     found.design_effect = float(baseline.design_effect[moved])
     budget = {CANARY_CLASS: CANARY_BUDGET, CANARY_CONFIDENCE: NOTHING, CANARY_INPUTS: NOTHING}
+    untempered = replace(baseline, design_effect=np.ones_like(baseline.design_effect))
     for floor in CANARY_FLOORS:
-        floors = dict.fromkeys(budget, (floor,))
-        detector = Canary(baseline, concurrent(questions), floors, budget, DetectionConfig().canary_predictions, 3600.0)
-        found.records[floor] = [
-            _watch_canary(detector, questions, texts, RISE, np.random.default_rng((seed, 41, run)))
-            for run in range(CANARY_RUNS)
-        ]
-        if floor == DetectionConfig().canary_floor:
-            nulls = (np.random.default_rng((seed, 42, run)) for run in range(NULL_RUNS))
-            found.false = sum(np.isfinite(_watch_canary(detector, questions, texts, 0.0, null)) for null in nulls)
+        for tempered, base in ((True, baseline), (False, untempered)):
+            floors = dict.fromkeys(budget, (floor,))
+            smallest = DetectionConfig().canary_predictions
+            detector = Canary(base, concurrent(questions), floors, budget, smallest, 3600.0)
+            found.records[floor, tempered] = [
+                _watch_canary(detector, questions, texts, RISE, np.random.default_rng((seed, 41, run)))
+                for run in range(CANARY_RUNS)
+            ]
+            if floor == DetectionConfig().canary_floor:
+                nulls = (np.random.default_rng((seed, 42, run)) for run in range(NULL_RUNS))
+                pages = [_watch_canary(detector, questions, texts, 0.0, null) for null in nulls]
+                found.false[tempered] = int(np.isfinite(pages).sum())
     return found
 
 
@@ -224,32 +231,40 @@ CREEP = 0.01
 """Log-odds a day."""
 
 A_DAY = 24_000
+SLOT_PREDICTIONS = A_DAY // 144
 CREEP_RUNS = 10
 CREEP_DAYS = 60
-TIMED, UNTIMED = "14 days, timed", "3,000 records without times"
+TIMED, NO_SEASONS, UNTIMED = "14 days, by the hour", "14 days, seasons left out", "3,000 records without times"
 
 
 def creep(seed: int) -> dict[str, list[float]]:
     """Days until a class that is answered in 5 % of the cases and creeps up is found, by kind of reference."""
     questions = ask(_schema(("usual", "wanted")), {})
-    found: dict[str, list[float]] = {TIMED: [], UNTIMED: []}
+    found: dict[str, list[float]] = {TIMED: [], NO_SEASONS: [], UNTIMED: []}
     for run in range(CREEP_RUNS):
         rng = np.random.default_rng((seed, 50, run))
         for name, found_on in found.items():
-            days = 14 if name == TIMED else 0
-            found_on.append(_watch_creep(_creep_reference(questions, days, rng), rng))
+            found_on.append(_watch_creep(_creep_reference(questions, name, rng), rng))
     return found
 
 
-def _creep_reference(questions: Questions, days: int, rng: np.random.Generator) -> Shift:
-    if days:
-        tally = Tally(questions.size, 0.0, days * DAY - 1.0)
-        for slot, yes in enumerate(rng.binomial(A_DAY // 144, 0.05, days * 144)):
-            tally.add(slot, _two_classes(questions, A_DAY // 144, int(yes)))
-        baseline = describe_history(questions, tally.history())
-    else:
+def _creep_reference(questions: Questions, kind: str, rng: np.random.Generator) -> Shift:
+    if kind == UNTIMED:
         counts = _two_classes(questions, 3000, int(rng.binomial(3000, 0.05)))
         baseline = describe(questions, counts, counts[None], counts[None])
+    else:
+        slots = [
+            _two_classes(questions, SLOT_PREDICTIONS, int(yes))
+            for yes in rng.binomial(SLOT_PREDICTIONS, 0.05, 14 * 144)
+        ]
+        if kind == TIMED:
+            tally = Tally(questions.size, 0.0, 14 * DAY - 1.0)
+            for slot, profile in enumerate(slots):
+                tally.add(slot, profile)
+            baseline = describe_history(questions, tally.history())
+        else:
+            hours = np.array(slots).reshape(14 * 24, 6, -1).sum(axis=1)
+            baseline = describe(questions, hours.sum(axis=0), hours, hours.reshape(14, 24, -1).sum(axis=1))
     floor = DetectionConfig().effect_floor + 3.5 * baseline.day_noise
     return Shift(baseline, floor, {OUTPUTS: 0.5, QUALITY: NOTHING})
 

@@ -111,14 +111,20 @@ def adwin(delta: float) -> Detector:
     return river(lambda: make(delta=delta))
 
 
-def page_hinkley(threshold: float, delta: float, *, standardised: bool) -> Detector:
-    """Page-Hinkley, both directions; `standardised`: values in units of their standard deviation."""
+def page_hinkley() -> Detector:
+    """Page-Hinkley with river's defaults, both directions."""
     from river import drift
 
-    return river(
-        lambda: drift.PageHinkley(mode="both", threshold=threshold, delta=delta),
-        1 / CONFIDENCE_SD if standardised else 1.0,
-    )
+    make: Any = drift.PageHinkley
+    return river(lambda: make(mode="both"))
+
+
+def page_hinkley_calibrated(threshold: float) -> Detector:
+    """Page-Hinkley on standardised values; without the fading, whose own fluctuation is larger than any useful threshold."""
+    from river import drift
+
+    make: Any = drift.PageHinkley
+    return river(lambda: make(mode="both", threshold=threshold, delta=0.1, alpha=1.0), 1 / CONFIDENCE_SD)
 
 
 def kswin(alpha: float) -> Detector:
@@ -136,7 +142,7 @@ def as_users_run_them(seed: int) -> dict[str, Detector]:
     """Library defaults, and the thresholds that guides and tools propose."""
     return {
         "river ADWIN, delta 0.002": adwin(0.002),
-        "river PageHinkley, defaults": page_hinkley(50.0, 0.005, standardised=False),
+        "river PageHinkley, defaults": page_hinkley(),
         "river KSWIN, alpha 0.005": kswin(0.005),
         "KS, p < 0.05": Windowed("ks", 0.05, seed),
         "chi-square, p < 0.05": Windowed("chi2", 0.05, seed),
@@ -149,7 +155,7 @@ def calibrated(seed: int) -> dict[str, Detector]:
     """The most sensitive setting of each that gives at most one false alarm in a million independent records."""
     return {
         "river ADWIN, delta 0.05": adwin(0.05),
-        "river PageHinkley, standardised, delta 0.1, threshold CAL": page_hinkley(40.0, 0.1, standardised=True),
+        "river PageHinkley, in sd, delta 0.1, threshold 60, no fading": page_hinkley_calibrated(60.0),
         "river KSWIN, alpha 1e-7": kswin(1e-7),
         "KS, p < 0.001": Windowed("ks", 0.001, seed),
         "chi-square, p < 0.001": Windowed("chi2", 0.001, seed),
