@@ -55,13 +55,13 @@ def reduced(embeddings: NDArray[np.float32]) -> Floats:
 
     The signs are the bits of mixed counters: random enough, and the same everywhere without a generator.
     """
-    points = embeddings.T.astype(np.float64)
+    points: Floats = embeddings.T.astype(np.float64)
     width = points.shape[1]
     if width <= WIDEST:
         return points
     bits = mix(np.arange(1, width + 1, dtype=np.uint64))[:, None] >> np.arange(PROJECTED, dtype=np.uint64)
     signs = 1.0 - 2.0 * (bits & np.uint64(1)).astype(np.float64)
-    return np.asarray(points @ signs) / np.sqrt(PROJECTED)
+    return np.asarray(points @ signs / np.sqrt(PROJECTED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class Centroids:
             squared[~own_class] = np.min([np.square(rest - centre).sum(axis=1) for centre in centres], axis=0)
         distances = np.full(embeddings.shape[1], np.nan)
         # Rounded: the last bits of a matrix product depend on how many records it was made for.
-        distances[usable] = np.sqrt(squared / points.shape[1]).astype(np.float32)
+        rounded = np.minimum(np.sqrt(squared / points.shape[1]), np.finfo(np.float32).max).astype(np.float32)
+        distances[usable] = rounded
         return distances
 
     def _place(self, codes: Codes) -> Ints:

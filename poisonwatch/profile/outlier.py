@@ -1,7 +1,8 @@
 """Multivariate outliers: half-space trees (Tan, Ting, Liu, IJCAI 2011) in NumPy, and which records they look at. Pure.
 
 The trees are grown and filled offline, see `reference.fit_inputs`; here they only score. A record is an outlier as far
-as the regions that it falls into hold few of the reference's records.
+as the regions that it falls into hold few of the reference's records. Values are first turned into their ranks in the reference: that each is unusual by itself is
+asked elsewhere, and of values scaled by their range the trees hardly see more than that.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ SLOTS = 256
 SPARSE = 0.1
 """A region with less than this share of the reference is not looked at more closely."""
 
+KNOTS = 33
+"""Quantiles of the reference, evenly spaced from its smallest to its largest value, between which ranks are linear."""
+
 TALLEST = 12
 MOST_TREES = 100
 MOST_FEATURES = 1 << 16
@@ -43,27 +47,39 @@ class ForestFile(msgspec.Struct, frozen=True, kw_only=True):
     features: int
     trees: int
     height: int
-    low: bytes
-    span: bytes
-    middle: bytes
+    knots: bytes
     feature: bytes
     threshold: bytes
     mass: bytes
+
+
+def ranks(numbers: Floats, knots: Floats) -> Floats:
+    """Where each value (d, n) stands among the reference's quantiles (d, KNOTS): 0 to 1, and 0.5 for a missing one.
+
+    A value that the reference has often stands in the middle of its own ranks.
+    """
+    position = np.linspace(0.0, 1.0, knots.shape[1])
+    found = np.full(numbers.shape, 0.5)
+    for row, (values, own) in enumerate(zip(numbers, knots, strict=True)):
+        known = np.isfinite(values)
+        # Among equal knots the one finds the last, the other, mirrored, the first.
+        last = np.interp(values[known], own, position)
+        first = 1.0 - np.interp(-values[known], -own[::-1], position)
+        found[row, known] = (first + last) / 2
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class Forest:
     """Half-space trees over `d` numerical features, filled with `records` records.
 
-    A value is scaled to (value - low) / span, with `middle` in place of a missing one; all three (d,). `feature` and
+    `knots` (d, KNOTS) are the quantiles that make a value a rank from 0 to 1. `feature` and
     `threshold` (trees, 2^height - 1) are the splits and `mass` (trees, 2^(height+1) - 1) the records in every region:
     the children of region i are 2i + 1 (below the threshold) and 2i + 2.
     """
 
     records: int
-    low: Floats
-    span: Floats
-    middle: Floats
+    knots: Floats
     feature: Ints
     threshold: Floats
     mass: Ints
@@ -78,33 +94,34 @@ class Forest:
 
         `own` (n,) marks the records that the forest was filled with: each is scored as if it had not been.
         """
-        known = np.where(np.isfinite(numbers), numbers, self.middle[:, None])
-        scaled = (known - self.low[:, None]) / self.span[:, None]
-        n, trees = numbers.shape[1], np.arange(self.feature.shape[0])[:, None]
+        n = numbers.shape[1]
+        scaled = ranks(numbers, self.knots).ravel()
         itself = np.zeros(n, np.int64) if own is None else own.astype(np.int64)
         others = self.records - itself
-        region = np.zeros((trees.size, n), np.int64)
+        feature, threshold, masses = self.feature.ravel(), self.threshold.ravel(), self.mass.ravel()
+        tree = np.arange(self.feature.shape[0])[:, None]
+        at_split, at_mass = tree * self.feature.shape[1], tree * self.mass.shape[1]
+        region = np.zeros((tree.size, n), np.int64)
         inside = np.ones(region.shape, np.bool_)
         total = np.zeros(n, np.int64)
         for depth in range(self.height + 1):
-            mass = self.mass[trees, region] - itself
-            total += np.where(inside, mass << depth, 0).sum(axis=0)
+            mass = masses.take(at_mass + region) - itself
+            total += (mass * inside).sum(axis=0) << depth
             if depth < self.height:
                 inside &= mass >= SPARSE * others
-                right = scaled[self.feature[trees, region], np.arange(n)] >= self.threshold[trees, region]
-                region = 2 * region + 1 + right
-        return 1.0 - total / (trees.size * others * (2 ** (self.height + 1) - 1))
+                split = at_split + region
+                value = scaled.take(feature.take(split) * n + np.arange(n))
+                region = 2 * region + 1 + (value >= threshold.take(split))
+        return np.asarray(1.0 - total / (tree.size * others * (2 ** (self.height + 1) - 1)))
 
     def file(self) -> ForestFile:
         """What is kept in a file."""
         return ForestFile(
             records=self.records,
-            features=self.low.size,
+            features=self.knots.shape[0],
             trees=self.feature.shape[0],
             height=self.height,
-            low=pack(self.low, "f4"),
-            span=pack(self.span, "f4"),
-            middle=pack(self.middle, "f4"),
+            knots=pack(self.knots, "f8"),
             feature=pack(self.feature, "u2"),
             threshold=pack(self.threshold, "f8"),
             mass=pack(self.mass, "u4"),
@@ -123,15 +140,13 @@ class Forest:
         inner, features = 2**file.height - 1, file.features
         forest = cls(
             records=file.records,
-            low=unpack(file.low, "f4", (features,), "forest.low").astype(np.float64),
-            span=unpack(file.span, "f4", (features,), "forest.span").astype(np.float64),
-            middle=unpack(file.middle, "f4", (features,), "forest.middle").astype(np.float64),
+            knots=unpack(file.knots, "f8", (features, KNOTS), "forest.knots"),
             feature=unpack(file.feature, "u2", (file.trees, inner), "forest.feature").astype(np.int64),
             threshold=unpack(file.threshold, "f8", (file.trees, inner), "forest.threshold"),
             mass=unpack(file.mass, "u4", (file.trees, 2 * inner + 1), "forest.mass").astype(np.int64),
         )
-        if (forest.span <= 0).any():
-            msg = "forest.span: not every span is positive"
+        if (forest.knots[:, 1:] < forest.knots[:, :-1]).any():
+            msg = "forest.knots: not ascending"
             raise ValueError(msg)
         if (forest.feature >= features).any():
             msg = f"forest.feature: a split asks for a feature beyond the {features}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from poisonwatch.profile.embedding import FEWEST_OF_CLASS, MOST_CLASSES, SHRINKAGE, Centroids, reduced
-from poisonwatch.profile.outlier import Forest
+from poisonwatch.profile.outlier import KNOTS, Forest, ranks
 from poisonwatch.profile.words import LARGEST_VOCABULARY, Vocabulary
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ MOST_GROWN = 2000
 TREES = 25
 HEIGHT = 8
 SEED = 1
-QUANTILES = (0.001, 0.5, 0.999)
-PADDING = 0.1
-"""How far the scaled range reaches beyond the outer quantiles on either side, as a share of their distance."""
 
 
 class WordCounts:
@@ -125,18 +122,17 @@ def grow_forest(numbers: Floats) -> Forest | None:
     known = np.isfinite(sample)
     if sample.shape[1] < FEWEST_RECORDS or not known.any(axis=1).all():
         return None
-    low, middle, high = np.array(
-        [np.quantile(row[here], QUANTILES) for row, here in zip(sample, known, strict=True)]
-    ).T.astype(np.float32)
-    varying = np.flatnonzero(high > low)
+    # Quantiles that are values themselves: between the largest numbers nothing can be interpolated.
+    wanted = np.linspace(0.0, 1.0, KNOTS)
+    knots = np.stack(
+        [np.quantile(row[here], wanted, method="inverted_cdf") for row, here in zip(sample, known, strict=True)]
+    )
+    varying = np.flatnonzero(knots[:, 0] < knots[:, -1])
     if varying.size < 2:
         return None
-    span = (1 + 2 * PADDING) * np.where(high > low, high - low, np.float32(1))
-    low -= PADDING * span / (1 + 2 * PADDING)
-    low, span, middle = (values.astype(np.float32).astype(np.float64) for values in (low, span, middle))
-    scaled = (np.where(known, sample, middle[:, None]) - low[:, None]) / span[:, None]
-    grown = HalfSpaceTrees(n_trees=TREES, height=HEIGHT, window_size=sample.shape[1], seed=SEED)
-    for record in scaled[varying].T.tolist():
+    scaled = ranks(sample, knots)[varying]
+    grown: Any = HalfSpaceTrees(n_trees=TREES, height=HEIGHT, window_size=sample.shape[1], seed=SEED)
+    for record in scaled.T.tolist():
         grown.learn_one(dict(zip(varying.tolist(), record, strict=True)))
     inner = 2**HEIGHT - 1
     feature, threshold = np.empty((TREES, inner), np.int64), np.empty((TREES, inner))
@@ -151,4 +147,4 @@ def grow_forest(numbers: Floats) -> Forest | None:
                     feature[tree, place], threshold[tree, place] = node.feature, node.threshold
                 place += 1
             level = [child for node in level for child in node.children] if place <= inner else []
-    return Forest(sample.shape[1], low, span, middle, feature, threshold, mass)
+    return Forest(sample.shape[1], knots, feature, threshold, mass)
