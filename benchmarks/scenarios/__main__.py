@@ -66,10 +66,14 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The table, in Markdown: one line a row over its seeds."""
+    """The table, in Markdown: one line a row over its seeds.
+
+    The margin is that of `margin`: 64 means that no evidence would change the verdict, because an effect or a mark is wanting.
+    The last column is the most that a group of signals reached which can page, whatever its effect was.
+    """
     heads = ["row", "seeds", "expected", "verdicts", "pages", "tickets", "median delay (h; predictions; labels)"]
-    heads += ["rollback", "least margin (nats)"]
-    lines = [f"| {' | '.join(heads)} |", "|---|--:|---|---|---|---|---|---|--:|"]
+    heads += ["rollback", "least margin (nats)", "most evidence (nats)"]
+    lines = [f"| {' | '.join(heads)} |", "|---|--:|---|---|---|---|---|---|--:|--:|"]
     for name, row in ROWS.items():
         own = [result for result in results if result["row"] == name]
         if not own:
@@ -86,6 +90,8 @@ def table(results: list[dict[str, Any]]) -> str:
         cells = [name, str(len(own)), expected, _counted(Counter(result["verdict"] for result in own))]
         cells += [_counted(pages), _counted(tickets), delay, _counted(rollbacks)]
         cells += [f"{min(margins):.1f}" if margins else ""]
+        highest = [result["highest"] for result in own if result.get("highest") is not None]
+        cells += [f"{max(highest):.1f}" if highest else ""]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -17,10 +17,15 @@ import numpy as np
 from benchmarks.scenarios import logs, margin
 from benchmarks.scenarios.rows import MAY, MUST, NEVER, ROWS
 from benchmarks.scenarios.scene import START, Scene
+from poisonwatch.judge.cause import RULES
+from poisonwatch.types import Severity
 
 if TYPE_CHECKING:
     from benchmarks.scenarios.logs import Logs
     from benchmarks.scenarios.rows import Row
+
+PAGING = frozenset(rule.group for rule in RULES if rule.severity is Severity.PAGE)
+"""Groups of signals whose evidence pages, alone or beside other marks."""
 
 LONGEST = 540.0
 """Seconds that a replay may take."""
@@ -48,7 +53,12 @@ def run(name: str, seed: int, rate: str) -> dict[str, Any]:
             return result | {"verdict": "CRASH", "error": told}
         entries = [json.loads(line) for line in (folder / "journal.ndjson").read_text().splitlines()]
         reports, most = margin.read(folder / "evidence.ndjson")
-        result |= {"most": most, "report": json.loads((folder / "report.json").read_text())}
+        loudest = [found["log_e"] for found in most if found["group"] in PAGING]
+        result |= {
+            "most": most,
+            "highest": max(loudest, default=None),
+            "report": json.loads((folder / "report.json").read_text()),
+        }
         return result | judged(ROWS[name], scene, written, entries, reports)
 
 
