@@ -6,7 +6,8 @@
     ├── BaselineError           a reference cannot be built, read or used (exit 65)
     ├── CheckpointError         a checkpoint cannot be trusted; the agent starts without it and says so
     ├── JournalError            the journal's chain is broken: names the first broken line
-    └── StateError              another agent writes to the same state (exit 65)
+    ├── StateError              another agent writes to the same state (exit 65)
+    └── MissingExtraError       a package of an extra is not installed: names what to install (exit 65)
 
 Trouble with the data is never an exception: it is a counted reason (see `formats`).
 Any other exception that escapes is a defect of poisonwatch.
@@ -41,3 +42,7 @@ class JournalError(PoisonwatchError):
 
 class StateError(PoisonwatchError):
     """Another agent writes to the same state."""
+
+
+class MissingExtraError(PoisonwatchError):
+    """A package of an optional extra is not installed."""
