@@ -172,6 +172,7 @@ def watch(
         baseline=reference.baseline(),
         errors=reference.errors_baseline(),
         lines=reference.lines_baseline(),
+        volume=reference.usual_volume(),
         with_labels=bool(reference.labels),
         enrichment=reference.enrichment(),
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from poisonwatch.detect.creep import Creep
 from poisonwatch.detect.distance import FEWEST, distances
 from poisonwatch.detect.evidence import collect
 from poisonwatch.detect.kernel import Memory
@@ -21,19 +22,22 @@ from poisonwatch.monitor.labels import Labels
 from poisonwatch.monitor.lines import Lines
 from poisonwatch.monitor.pairs import Pairs
 from poisonwatch.monitor.past import Past
-from poisonwatch.monitor.signs import moved, with_signs
+from poisonwatch.monitor.shadows import Shadows
+from poisonwatch.monitor.signs import FIRES, moved, with_signs
 from poisonwatch.profile.indicators import (
     CONFIDENCE_FALL,
+    ERRORS,
     FLIPS,
     INPUTS,
     OUTPUTS,
     QUALITY,
     SLICE_CONFIDENCE,
+    SLICE_ERRORS,
     SLICE_FLIPS,
 )
 from poisonwatch.profile.traffic import Traffic
 from poisonwatch.profile.window import Window, Windows
-from poisonwatch.types import OTHER_VERSIONS, Evidence, Report, VersionFacts
+from poisonwatch.types import OTHER_VERSIONS, Evidence, Report, Sign, VersionFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,25 +45,31 @@ if TYPE_CHECKING:
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.baseline import Baseline
     from poisonwatch.profile.enrich import Enrichment
+    from poisonwatch.profile.volume import UsualVolume
     from poisonwatch.types import Batch, Feedback, Ints
 
 RETRAINED = (OUTPUTS, CONFIDENCE_FALL, SLICE_CONFIDENCE)
 """What an honest retraining moves."""
 
 FLIPPING = (FLIPS, SLICE_FLIPS)
+HARMFUL = frozenset([*RETRAINED, *FLIPPING, ERRORS, SLICE_ERRORS])
+"""What no traffic may show that the rolling baseline is fed with."""
+
 AGAINST_REFERENCE = (*RETRAINED, *FLIPPING, INPUTS, QUALITY)
 
 
 class Learned(NamedTuple):
     """What the monitor takes from a reference.
 
-    `baseline` is over all indicators, `errors` over error rates, `lines` over lost lines, `volume` over traffic.
+    `baseline` is over all indicators, `errors` over error rates, `lines` over lost lines; `volume` is that of
+    a timed reference.
     `with_labels` says whether `errors` rests on any label.
     """
 
     baseline: Baseline
     errors: Baseline
     lines: Baseline
+    volume: UsualVolume | None
     with_labels: bool
     enrichment: Enrichment
 
@@ -118,11 +128,14 @@ class Monitor:
         self._first = Shift(baseline, floor, shares)
         retrained = np.where(np.isin(group_of, RETRAINED), settings.retrain_floor, 0.0)
         self._later = Shift(baseline, floor + retrained, shares)
-        self._lines = Lines(model, learned.lines, settings)
+        self._lines = Lines(model, learned.lines, learned.volume, settings)
         self.labels = Labels(learned.enrichment.schema, learned.errors, settings, judged=learned.with_labels)
         self._pairs = Pairs(baseline, learned.errors, settings)
+        self._shadows = Shadows(learned.enrichment.schema.outcome.values, settings)
+        self._creep = Creep(baseline)
         self._texts = tuple(indicator.text for indicator in self.questions.indicators)
         self._places = {one.text: (one.asked, one.yes) for one in self.questions.indicators}
+        self._none = np.zeros(self.questions.size, np.int64)
         self._versions: dict[str, _Version] = {}
         self._traffic = Traffic(settings.stable, settings.known)
         self._seen_versions = 0
@@ -140,7 +153,7 @@ class Monitor:
     def absorb(self, batch: Batch) -> Iterator[Report]:
         """Take a micro-batch; yield a report for every window it closes."""
         batch = self._enrichment.apply(batch, self._sampler.take(batch.time))
-        self.labels.wait(batch)
+        self._shadows.add(batch, self.labels.wait(batch), self.labels.name_of)
         for end in self.labels.at_once(batch):
             yield self._conclude_labels(end)
         for window in self._windows.absorb(batch):
@@ -184,11 +197,18 @@ class Monitor:
         for name in retired:
             del self._versions[name]
             self._pairs.forget(name)
+            self._shadows.forget(name)
             self.labels.forget(name)
         stable, span = self._traffic.stable, (window.start, window.end)
         for name in profiles:
             if stable in profiles and stable is not None and self._traffic.comparable(name):
                 self._pairs.add_traffic(name, stable, profiles, span, self._versions[name].share)
+        shares = {name: version.share for name, version in self._versions.items()}
+        self._shadows.judge(window, stable, shares)
+        if profiles:
+            told = [e for version in self._versions.values() for e in version.evidence]
+            healthy = moved(told, FIRES).isdisjoint(HARMFUL)
+            self._creep.note(window.start, sum(profiles.values(), start=self._none), healthy=healthy)
         if self.labels.open_until <= window.end:
             self._judge_labels()
         return self._report(window.end, retired)
@@ -241,7 +261,7 @@ class Monitor:
                 first_seen=window.start,
                 last_seen=window.start,
                 judged=window.start,
-                totals=np.zeros(self.questions.size, np.int64),
+                totals=self._none,
                 memory=self._first.begin(),
                 past=Past(self.questions.size),
             )
@@ -264,12 +284,22 @@ class Monitor:
     def _evidence(self, name: str, version: _Version) -> list[Evidence]:
         shift = self._shift(name, version)
         found = collect(self.model, name, version.memory, shift.bets, self._texts, self._baseline.rate, shift.floor)
-        found = [msgspec.structs.replace(e, second_onset=onset) if onset is not None else e for e, onset in (
-            (e, version.past.onset(e, self._places)) for e in found
-        )]
+        found = [self._dated(e, version) for e in found]
         found += self.labels.evidence(self.model, name)
         found += self._pairs.evidence(self.model, name, self._traffic.stable)
+        found += self._shadows.evidence(self.model, name, self._traffic.stable)
         return with_signs(found)
+
+    def _dated(self, evidence: Evidence, version: _Version) -> Evidence:
+        """The evidence with what its past says: since when by another method, and whether it came slowly."""
+        onset = version.past.onset(evidence, self._places)
+        slow = version.past.is_slow(
+            evidence, lambda e: self._creep.is_slow(self._texts.index(e.subjects[0].indicator), e.effect)
+        )
+        if onset is None and not slow:
+            return evidence
+        signs = (*evidence.signs, Sign.SLOW) if slow else evidence.signs
+        return msgspec.structs.replace(evidence, second_onset=onset, signs=signs)
 
     def _distances(self, version: _Version) -> dict[str, dict[str, float]]:
         recent = np.sum(np.array(version.recent), axis=0)
@@ -299,6 +329,8 @@ class Monitor:
             },
             "traffic": self._traffic.state(),
             "pairs": self._pairs.state(),
+            "shadows": self._shadows.state(),
+            "creep": self._creep.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -321,6 +353,8 @@ class Monitor:
         }
         self._traffic.restore(state["traffic"])
         self._pairs.restore(state["pairs"])
+        self._shadows.restore(state["shadows"])
+        self._creep.restore(state["creep"])
         for name, version in self._versions.items():
             version.evidence = self._evidence(name, version)
 

@@ -9,7 +9,7 @@ from poisonwatch.monitor.signs import FIRES
 from poisonwatch.profile.history import History
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from poisonwatch.types import Evidence, Ints
 
@@ -20,6 +20,7 @@ class Past:
     def __init__(self, size: int) -> None:
         self._history = History(size)
         self._onsets: dict[str, float | None] = {}
+        self._slow: dict[str, bool] = {}
 
     def note(self, start: float, profile: Ints) -> None:
         """Take a closed window's profile (size,) into account."""
@@ -35,9 +36,18 @@ class Past:
             self._onsets[evidence.group] = second_opinion(*series)
         return self._onsets.get(evidence.group)
 
+    def is_slow(self, evidence: Evidence, judge: Callable[[Evidence], bool]) -> bool:
+        """Was the effect reached over days? `judge` is asked when the evidence first fires."""
+        if evidence.log_e < FIRES or not evidence.subjects:
+            self._slow.pop(evidence.group, None)
+            return False
+        if evidence.group not in self._slow:
+            self._slow[evidence.group] = judge(evidence)
+        return self._slow[evidence.group]
+
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
-        return {"history": self._history.state(), "onsets": dict(self._onsets)}
+        return {"history": self._history.state(), "onsets": dict(self._onsets), "slow": dict(self._slow)}
 
     @classmethod
     def restored(cls, size: int, state: dict[str, Any]) -> Past:
@@ -45,4 +55,5 @@ class Past:
         past = cls(size)
         past._history.restore(state["history"])
         past._onsets = dict(state["onsets"])
+        past._slow = dict(state["slow"])
         return past

@@ -23,6 +23,7 @@ from poisonwatch.profile.indicators import (
     number_rows,
 )
 from poisonwatch.profile.outlier import OUTLIER, Sampler
+from poisonwatch.profile.surrogate import Inputs
 from poisonwatch.profile.words import TEXT_ROWS, Tokens, text_rows, tokens
 
 if TYPE_CHECKING:
@@ -109,5 +110,5 @@ class Enrichment:
         assert self.surrogate is not None  # noqa: S101 - asked for by those who know
         n = batch.time.size
         confidence = batch.numbers[0] if self.schema.confidence else np.full(n, np.nan)
-        inputs = batch.numbers[feature_numbers(self.schema)], batch.codes[feature_codes(self.schema)]
-        return self.surrogate.compare(self.surrogate.scores(*inputs, words, n), batch.codes[0], confidence)
+        inputs = Inputs(batch.numbers[feature_numbers(self.schema)], batch.codes[feature_codes(self.schema)], words)
+        return self.surrogate.compare(self.surrogate.scores(inputs), batch.codes[0].astype(np.int64) - 1, confidence)

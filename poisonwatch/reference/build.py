@@ -22,7 +22,8 @@ from poisonwatch.profile.indicators import (
     unseen_code,
 )
 from poisonwatch.profile.season import Tally
-from poisonwatch.reference.file import FORMAT, Origin, Reference, digest, load, measured
+from poisonwatch.profile.volume import describe_volume
+from poisonwatch.reference.file import FORMAT, Origin, Reference, digest, load, measured, measured_volume
 from poisonwatch.reference.fit import fit
 from poisonwatch.sources.log import blocks, open_log
 
@@ -153,6 +154,9 @@ def _conclude(
         outcome=measured(outcome),
         errors=measured(describe_errors(counted.errors, counted.labelled, overall)),
         lines=measured(describe(ask_lines(), lines, lines[None], lines[None])),
+        volume=measured_volume(
+            None if counted.tally is None else describe_volume(counted.tally.volume, counted.tally.start)
+        ),
     )
     return msgspec.structs.replace(draft, sha256=digest(draft))
 

@@ -20,7 +20,9 @@ from poisonwatch.profile.indicators import ask, ask_errors, ask_lines
 from poisonwatch.profile.outlier import Forest, ForestFile
 from poisonwatch.profile.season import Season
 from poisonwatch.profile.surrogate import Surrogate, SurrogateFile
+from poisonwatch.profile.volume import UsualVolume, ask_volume
 from poisonwatch.profile.words import Vocabulary, VocabularyFile
+from poisonwatch.reference.fit_surrogate import Quality
 from poisonwatch.sinks.journal import rfc3339
 from poisonwatch.types import Schema
 
@@ -39,20 +41,6 @@ class MeasuredSeason(msgspec.Struct, frozen=True, kw_only=True):
     rate: list[list[float]]
     low: list[list[float]]
     high: list[list[float]]
-
-
-class Quality(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the surrogate knows the model, measured on records that it was not fitted on.
-
-    `agreement`: share of predictions that it would make too. `correlation` of its scores with the model's. `flip_rate`:
-    share of the reference's predictions that count as flips. `sees`: share of wrong answers that would.
-    """
-
-    kind: str
-    agreement: float
-    correlation: float
-    flip_rate: float
-    sees: float
 
 
 class FittedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +62,14 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     design_effect: list[float]
     day_noise: list[float]
     season: MeasuredSeason | None = None
+
+
+class MeasuredVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """The volume of a timed reference; see `profile.volume.UsualVolume`."""
+
+    slot: float
+    limits: list[list[float]]
+    baseline: Measured
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +106,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Measured
     errors: Measured
     lines: Measured
+    volume: MeasuredVolume | None
     sha256: str = ""
 
     def enrichment(self) -> Enrichment:
@@ -140,6 +137,13 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     def lines_baseline(self) -> Baseline:
         """The baseline over the share of lost lines."""
         return _restore(ask_lines(), self.lines)
+
+    def usual_volume(self) -> UsualVolume | None:
+        """The volume of a timed reference."""
+        if self.volume is None:
+            return None
+        baseline = _restore(ask_volume(), self.volume.baseline)
+        return UsualVolume(self.volume.slot, np.array(self.volume.limits), baseline)
 
 
 def save(reference: Reference, path: Path) -> None:
@@ -210,6 +214,13 @@ def in_words(reference: Reference) -> str:
         for indicator, rate in zip(baseline.questions.indicators, baseline.rate, strict=True)
     ]
     return "\n".join(lines)
+
+
+def measured_volume(usual: UsualVolume | None) -> MeasuredVolume | None:
+    """A reference's volume as the file holds it."""
+    if usual is None:
+        return None
+    return MeasuredVolume(slot=usual.slot, limits=usual.limits.round(9).tolist(), baseline=measured(usual.baseline))
 
 
 def measured(baseline: Baseline) -> Measured:

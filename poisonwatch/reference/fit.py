@@ -14,17 +14,21 @@ import numpy as np
 from poisonwatch.errors import MissingExtraError
 from poisonwatch.profile.enrich import Enrichment, feature_codes, feature_numbers
 from poisonwatch.profile.indicators import code_count, code_rows, embedding_width, text_rows
+from poisonwatch.profile.surrogate import Inputs
 from poisonwatch.profile.words import text_rows as rows_of_text
 from poisonwatch.profile.words import tokens
-from poisonwatch.reference.file import FittedFile, Quality
+from poisonwatch.reference.file import FittedFile
 from poisonwatch.reference.fit_inputs import WordCounts, fit_centroids, grow_forest, sampled
-from poisonwatch.reference.fit_surrogate import fit_surrogate
+from poisonwatch.reference.fit_surrogate import fit as fit_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poisonwatch.formats.infer import Inference
-    from poisonwatch.types import Batch, Bools, Floats
+    from poisonwatch.profile.words import Tokens
+    from poisonwatch.reference.fit_surrogate import Fitted as Fit
+    from poisonwatch.reference.fit_surrogate import Quality
+    from poisonwatch.types import Batch, Bools, Floats, Schema
 
 MOST_FITTED = 50_000
 """Records that are fitted on."""
@@ -80,23 +84,12 @@ def fit(found: Inference, batches: Iterable[Batch]) -> Fitted:
     said = tokens(sample.texts)
     features = sample.numbers[feature_numbers(schema)]
     surrogate = quality = flipped = None
-    if schema.outcome.kind != "categorical":
-        blind["surrogate"] = "the model predicts numbers, not classes"
-    elif not (features.size or feature_codes(schema).size or text_rows(schema)):
-        blind["surrogate"] = "the reference has no features and no text: what the model answers to cannot be learned"
-    else:
-        of_codes = feature_codes(schema)
-        confidence = sample.numbers[0] if schema.confidence else np.full(sample.time.size, np.nan)
-        sizes = [code_count(code_rows(schema)[row]) for row in of_codes]
-        try:
-            made = fit_surrogate(
-                features, sample.codes[of_codes], sizes, said, sample.codes[0], code_count(schema.outcome), confidence
-            )
-        except MissingExtraError as error:
-            blind["surrogate"] = str(error)
-        else:
-            surrogate, quality, flipped = made.surrogate, made.quality, made.flipped
-            rows += [made.surprise[None]] if schema.confidence else []
+    made = _surrogate(schema, sample, said, blind)
+    if made is not None:
+        quality = made.quality
+    if made is not None and not made.quality.blind:
+        surrogate, flipped = made.surrogate, made.flipped
+        rows += [made.surprise[None]] if schema.confidence else []
     vocabulary = None
     if text_rows(schema):
         vocabulary, without_itself = words.vocabularies()
@@ -114,6 +107,28 @@ def fit(found: Inference, batches: Iterable[Batch]) -> Fitted:
     enrichment = Enrichment(schema, surrogate, vocabulary, centroids, forest, unsure)
     honest = np.concatenate(rows) if rows else np.empty((0, sample.time.size))
     return Fitted(enrichment, honest, flipped, stride, quality, blind)
+
+
+def _surrogate(schema: Schema, sample: Batch, said: Tokens, blind: dict[str, str]) -> Fit | None:
+    """The surrogate of a reference's sample, or None and why in `blind`."""
+    if schema.outcome.kind != "categorical":
+        blind["flips"] = "the model predicts numbers, not classes"
+        return None
+    of_codes = feature_codes(schema)
+    inputs = Inputs(sample.numbers[feature_numbers(schema)], sample.codes[of_codes], said if said.word.size else None)
+    confidence = sample.numbers[0] if schema.confidence else np.full(sample.time.size, np.nan)
+    sizes = tuple(code_count(code_rows(schema)[row]) for row in of_codes)
+    predicted = sample.codes[0].astype(np.int64) - 1
+    try:
+        made = fit_surrogate(inputs, sizes, predicted, confidence, len(schema.outcome.values))
+    except MissingExtraError as error:
+        blind["flips"] = str(error)
+        return None
+    if made is None:
+        blind["flips"] = "the reference has no features or text to learn the answers from, or only one class"
+    elif made.quality.blind:
+        blind["flips"] = "the surrogate could not learn what the model answers to"
+    return made
 
 
 def _sample(batches: Iterable[Batch], stride: int, words: WordCounts) -> Batch:
