@@ -318,22 +318,28 @@ def test_every_further_floor_has_the_evidence_of_a_detector_of_its_own(
 
 
 def test_the_lower_bound_approaches_the_effect_from_below() -> None:
-    """It stands at 0 at first, passes floor after floor and stops before the true effect."""
-    detector = canary_with(0.1, 0.3, 0.5, 0.8, 1.5)
-    pair = detector.begin()
+    """It is the largest floor at which a detector of its own would have passed the budget, and stops before the true effect."""
+    floors = (0.1, 0.3, 0.5, 0.8, 1.5)
+    detector, alone = canary_with(*floors), [canary_with(floor) for floor in floors]
+    pair, pairs = detector.begin(), [one.begin() for one in alone]
+    group = detector.bets.groups.index(CANARY_CLASS)
     rng = np.random.default_rng(47)
     rates = expit(logit(np.array([0.3, 0.3])) + np.array([1.0, 0.0]))
-    bounds = []
+    found = []
     for number in range(150):
         canary, stable = profile_of(60, rng.binomial(60, rates[0])), profile_of(180, rng.binomial(180, rates[1]))
-        detector.step(pair, canary, stable, 1e-5, 60.0 * number)
-        bounds.append(detector.lower_bounds(pair))
-    assert {bound[CANARY_CONFIDENCE] for bound in bounds} == {0.0}
-    found = [bound[CANARY_CLASS] for bound in bounds]
+        for one, of in zip((detector, *alone), (pair, *pairs), strict=True):
+            one.step(of, canary, stable, 1e-5, 60.0 * number)
+        log_e = [log_sum(of.memory.log_m, detector.bets.group, 2)[group] for of in pairs]
+        bounds = detector.lower_bounds(pair)
+        assert bounds == {
+            CANARY_CLASS: max([floor for floor, e in zip(floors, log_e, strict=True) if e >= 0], default=0.0),
+            CANARY_CONFIDENCE: 0.0,
+        }
+        found.append(bounds[CANARY_CLASS])
     assert found[0] == 0.0
     assert found[-1] == 0.8
     assert {0.1, 0.3, 0.5} & set(found)
-    assert 1.5 not in found
 
 
 # Is it one class?
