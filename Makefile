@@ -2,10 +2,10 @@
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check bench lock clean
+.PHONY: help setup run test lint check bench bench-detection lock clean
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 setup: ## make .venv with everything that is pinned, and poisonwatch itself
 	@.ci/bootstrap
@@ -24,8 +24,12 @@ lint: setup ## format, lint and type checks
 
 check: lint test ## all that has to hold before a commit lands
 
-bench: setup ## measure speed and memory, beside a peer
+bench: setup ## measure speed and memory, beside peers
 	.venv/bin/python -m benchmarks
+
+bench-detection: setup ## measure false pages and delays, beside peers
+	.venv/bin/python -m benchmarks.detection
+	.venv/bin/python -m benchmarks.step
 
 lock: setup ## pin the development environment again, at the newest versions that fit
 	.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \

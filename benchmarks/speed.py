@@ -3,12 +3,15 @@
 The log: predictions with 20 features (12 numbers, 2 numbers with nulls, 6 categories), about 500 bytes a line, 100 a second
 of event time. `decode` runs the product's decoder over it and stops at columns; `replay` is the product's own command with
 everything on; `river` is what a user of that library would write: one ADWIN per numerical feature and confidence.
+`whylogs` and `evidently` (`benchmarks.frames`) judge windows of 10,000; neither works with the newest pandas, so each gets an
+environment of its own under `.tools`, pinned, made at the first run.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,15 @@ PER_SECOND = 100.0
 START = 1_767_600_000.0
 CHUNK = 10_000
 NUMBERS, OPTIONAL, CATEGORIES = 12, 2, 6
+ROUNDS = 3
+
+FRAMES = {
+    "whylogs": ("whylogs[viz]==1.6.4", "pandas==2.3.3", "numpy==1.26.4"),
+    "evidently": ("evidently==0.7.23", "pandas==2.3.3", "numpy==2.4.6"),
+}
+"""Peers on data frames, and what their environments hold."""
+
+ENVIRONMENTS = Path(__file__).parents[1] / ".tools" / "peers"
 
 
 def generate(path: Path, records: int, seed: int, start: float) -> None:
@@ -123,6 +135,28 @@ def _replayed(reference: Path, log: Path) -> dict[str, Any]:
     return _last_line(command)
 
 
+def environment(name: str) -> Path | None:
+    """The Python of a peer's own environment, made when it is not there; None where the peer cannot be installed."""
+    home, wanted = ENVIRONMENTS / name, "\n".join((sys.version, *FRAMES[name]))
+    python, made_from = home / "bin" / "python", home / "made-from"
+    if not made_from.exists() or made_from.read_text() != wanted:
+        print(f"making {home} with {', '.join(FRAMES[name])}", file=sys.stderr)
+        shutil.rmtree(home, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "--quiet", "--quiet", "--python", str(python), "install"]
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
+            subprocess.run([*pip, *FRAMES[name]], check=True)
+        except subprocess.CalledProcessError:
+            print(f"{name} is left out: it cannot be installed with this Python", file=sys.stderr)
+            return None
+        made_from.write_text(wanted)
+    return python
+
+
+def _framed(name: str, python: Path, trusted: Path, log: Path) -> dict[str, Any]:
+    return _last_line([str(python), "benchmarks/frames.py", name, str(trusted), str(log)])
+
+
 def _last_line(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -132,11 +166,13 @@ def _last_line(command: list[str]) -> dict[str, Any]:
 def main() -> None:
     """Generate the log, measure, print the table. `POISONWATCH_BENCH_RECORDS` makes a shorter log."""
     records = int(os.environ.get("POISONWATCH_BENCH_RECORDS", str(RECORDS)))
+    pythons = {name: python for name in FRAMES if (python := environment(name)) is not None}
     with tempfile.TemporaryDirectory(prefix="poisonwatch-bench-") as folder:
-        trusted, log, short = (Path(folder) / name for name in ("trusted.ndjson", "log.ndjson", "short.ndjson"))
+        trusted, log, short, few = (Path(folder) / f"{name}.ndjson" for name in ("trusted", "log", "short", "few"))
         generate(trusted, REFERENCE, 1, START - 86400.0)
         generate(log, records, 2, START)
         generate(short, records // 10, 3, START)
+        generate(few, 3 * CHUNK, 4, START)
         reference = Path(folder) / "reference.json"
         build = [sys.executable, "-m", "poisonwatch", "reference", "build", str(trusted), "--out", str(reference)]
         subprocess.run(build, check=True, capture_output=True)
@@ -147,8 +183,9 @@ def main() -> None:
                 "decode": _measured("decode", reference, log),
                 "replay": _replayed(reference, log),
                 "river": _measured("river", reference, short),
+                **{name: _framed(name, python, trusted, few) for name, python in pythons.items()},
             }
-            for _ in range(3)
+            for _ in range(ROUNDS)
         ]
         shorter = _replayed(reference, short)
         size = log.stat().st_size / records
@@ -169,18 +206,30 @@ def _table(
         ("decode", "decode to columns alone"),
         ("replay", "replay, all detection on"),
         ("river", "river, ADWIN per number"),
+        ("whylogs", "whylogs, profile and drift"),
+        ("evidently", "Evidently, drift and summary"),
     ):
+        if name not in rates:
+            continue
         peak = max(found[name]["peak_rss_mb"] for found in rounds)
         print(f"{label:34}{np.median(rates[name]):12,.0f}{peak:14.0f}")
     of_decode = np.median([a / b for a, b in zip(rates["replay"], rates["decode"], strict=True)])
-    of_river = np.median([a / b for a, b in zip(rates["replay"], rates["river"], strict=True)])
+    of_peers = {
+        name: np.median([a / b for a, b in zip(rates["replay"], rates[name], strict=True)])
+        for name in ("river", *FRAMES)
+        if name in rates
+    }
     peak = max(found["replay"]["peak_rss_mb"] for found in rounds)
     alerts = sum(len(found["replay"]["alerts"]) for found in rounds)
     print(f"replay / decode alone  {of_decode:6.2f}   (target: at least 0.60)")
-    print(f"replay / river         {of_river:6.2f}   (target: at least 4)")
+    print(f"replay / river         {of_peers['river']:6.2f}   (target: at least 4)")
+    for name in FRAMES.keys() & of_peers.keys():
+        print(f"replay / {name:13}{of_peers[name]:7.1f}")
     print(f"peak RSS above imports {peak - bare['peak_rss_mb']:6.0f} MB of {peak:.0f} (target: at most 60 of 200)")
     print(f"  with a tenth of the records: {shorter['peak_rss_mb']:.0f} MB")
-    print(f"alerts on this clean log {alerts}; river's alarms {sum(int(f['river']['alarms']) for f in rounds)}")
+    others = {name: sum(int(found[name]["alarms"]) for found in rounds) for name in of_peers}
+    told = ", ".join(f"{name} {number}" for name, number in others.items())
+    print(f"alerts on this clean log in {len(rounds)} rounds {alerts}; alarms of the others: {told}")
 
 
 if __name__ == "__main__":
