@@ -251,7 +251,10 @@ def concurrent(questions: Questions) -> dict[Signal, str]:
 
 
 def confinement(pair: Pair) -> Confinement | None:
-    """Is what differs between the versions the doing of one class? None with fewer than three classes that were seen.
+    """Is what differs between the versions the doing of one class? None where no class varied.
+
+    Of two classes one always explains the other. An honest retraining moves the others too, so `rest` is to be held against
+    the floor, not against 0.
 
     When one class alone becomes more or less likely, the other classes' shares of the remainder stay as they were. Then
     the score of the others, less its regression on the top class's, has mean zero. What is left over variance is an
@@ -260,7 +263,7 @@ def confinement(pair: Pair) -> Confinement | None:
     """
     own = np.diagonal(pair.variance)
     seen = np.flatnonzero(own > 0)
-    if seen.size < 3:
+    if not seen.size:
         return None
     top = int(seen[np.argmax(np.abs(pair.score[seen]) / np.sqrt(own[seen]))])
     others = seen[seen != top]
@@ -269,12 +272,10 @@ def confinement(pair: Pair) -> Confinement | None:
     variance = own[others] - slope * pair.variance[others, top]
     known = variance > 1e-9 * own[others]
     left, variance = left[known], variance[known]
-    if not left.size:
-        return None
     # Sub-Gaussian tail over all the others, two-sided: one in a thousand.
-    error = math.sqrt(2 * math.log(2000 * left.size)) / np.sqrt(variance)
-    rest = float(np.max(np.abs(left) / variance - error))
-    return Confinement(top, float(pair.score[top] / own[top]), max(rest, 0.0))
+    error = math.sqrt(2 * math.log(2000 * max(left.size, 1))) / np.sqrt(variance)
+    rest = float(np.max(np.abs(left) / variance - error, initial=0.0))
+    return Confinement(top, float(pair.score[top] / own[top]), rest)
 
 
 def _choose(questions: Questions, watched: Mapping[Signal, str]) -> tuple[Ints, list[str]]:

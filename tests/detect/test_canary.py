@@ -412,12 +412,21 @@ def test_agreement_of_the_others_is_seldom_denied() -> None:
     assert denied <= binom.ppf(1 - 1e-6, 300, 0.001)
 
 
-def test_two_classes_cannot_tell() -> None:
-    """With two classes the one rises as the other falls, so there is nothing to say."""
-    pair = canary_with(0.3).begin()
+def test_of_two_classes_one_explains_the_other() -> None:
+    """Nothing is left over, and before anything was seen nothing is said."""
+    detector = canary_with(0.3)
+    pair = detector.begin()
     assert confinement(pair) is None
-    canary_with(0.3).step(pair, profile_of(40, 20), profile_of(40, 5), SHARE, 0.0)
-    assert confinement(pair) is None
+    profiles = []
+    for spam in (20, 5):
+        codes = np.array([[2] * spam + [1] * (40 - spam), [1] * 40, [1] * 40], np.int32)
+        profiles.append(QUESTIONS.count(np.full((2, 40), 0.5), codes))
+    detector.step(pair, profiles[0], profiles[1], SHARE, 0.0)
+    found = confinement(pair)
+    assert found is not None
+    # 20 of 25 spam among the canary's 40 of 80: (20 - 12.5) over 40 * 40 * 25 * 55 / (80 * 80 * 79).
+    assert abs(found.effect) == pytest.approx(7.5 / (40 * 40 * 25 * 55 / (80 * 80 * 79)))
+    assert found.rest == 0.0
 
 
 # Which indicators
