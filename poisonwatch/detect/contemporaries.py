@@ -36,7 +36,7 @@ class Contemporaries:
 
     def faded(self, own: Floats, stamp: Floats, cell: Ints) -> Floats:
         """Contributions (r, sets, spans, 2) as they count now, after they were written at `stamp` (r, sets)."""
-        return own * np.exp(-(self.seen[cell] - stamp)[:, :, None, None] / SPANS[:, None])
+        return np.asarray(own * np.exp(-(self.seen[cell] - stamp)[:, :, None, None] / SPANS[:, None]))
 
     def fold(self, new: Floats) -> None:
         """Add a block's labels and disagreements (cells, sets, 2)."""
@@ -50,8 +50,8 @@ class Contemporaries:
         mixed = share[:, None, None] * others[:, 0] + (1 - share)[:, None, None] * others[:, 1]
         long = (mixed[:, 0, 1] + strength * prior) / (mixed[:, 0, 0] + strength)
         short = (mixed[:, 1, 1] + STRENGTH * long) / (mixed[:, 1, 0] + STRENGTH)
-        return np.minimum(np.maximum(long, short), 1.0)
+        return np.asarray(np.minimum(np.maximum(long, short), 1.0))
 
     def settled_share(self, cell: Ints, own: Floats) -> Floats:
         """How far (r,) the settled others suffice alone."""
-        return np.minimum(np.maximum(self.counts[cell, 0, 0, 0] - own[:, 0, 0, 0], 0.0) / ENOUGH, 1.0)
+        return np.asarray(np.minimum(np.maximum(self.counts[cell, 0, 0, 0] - own[:, 0, 0, 0], 0.0) / ENOUGH, 1.0))

@@ -34,10 +34,10 @@ class Labelled:
         missing = min(self.added, self.size)
         if missing > self._time.size:
             room = min(self.size, max(2 * missing, 256))
-            self._time, self._item, self._predicted, self._label = (
-                np.resize(column, room) if column.size else np.zeros(room, column.dtype)
-                for column in (self._time, self._item, self._predicted, self._label)
-            )
+            self._time = np.concatenate([self._time, np.zeros(room - self._time.size)])
+            self._item = np.concatenate([self._item, np.zeros(room - self._item.size, np.uint64)])
+            self._predicted = np.concatenate([self._predicted, np.zeros(room - self._predicted.size, np.int64)])
+            self._label = np.concatenate([self._label, np.zeros(room - self._label.size, np.int64)])
             grown = np.zeros((room, serials.shape[1]), np.int64)
             grown[: self._serials.shape[0]] = self._serials.reshape(-1, serials.shape[1])
             self._serials = grown

@@ -25,17 +25,23 @@ ROWS_PER_PARTY = 5
 LONGEST_NAME = 200
 """Characters of a name that tell sources apart; what goes beyond is hostile."""
 
-PARTY = {"serial": np.int64, "first": np.float64, "last": np.float64, "labels": np.int64, "wrong": np.int64}
+PARTY: dict[str, Any] = {
+    "serial": np.int64,
+    "first": np.float64,
+    "last": np.float64,
+    "labels": np.int64,
+    "wrong": np.int64,
+}
 PARTY |= {"m": np.float64, "founder": np.bool_, "suspected": np.bool_, "accused": np.bool_, "group": np.int64}
-ROW = {"party": np.int64, "cell": np.int64, "cusum": np.float64, "since": np.float64}
+ROW: dict[str, Any] = {"party": np.int64, "cell": np.int64, "cusum": np.float64, "since": np.float64}
 ROW |= {"n": np.int64, "d": np.int64, "expected": np.float64}
 
 
 class Parties:
     """The tables: `party[name]` (capacity,) and `row[name]` (rows,) by slot, grown as needed. Row 0 belongs to nobody.
 
-    `row["log..."]`-free: `evidence` (rows, bets) holds the e-detectors themselves, `own` and `stamp` what the row's labels
-    contributed to the running rates.
+    `evidence` (rows, bets) holds the e-detectors themselves, `own` and `stamp` what the row's labels contributed to the
+    running rates.
     """
 
     def __init__(self, capacity: int, cells: int, bets: int) -> None:

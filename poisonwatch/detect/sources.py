@@ -206,7 +206,7 @@ class Sources:
         for ring, kept in ((self.contradicted, wrong), (self.confirmed, ~wrong)):
             ring.add(time[kept], votes.item[take][kept], predicted[kept], label[kept], serial[kept], ids[kept])
         self._pending.append({"of": of, "slot": slot, "row": row, "cells": cells, "asked": asked, "yes": yes})
-        return standing & (np.bincount(of, suspected, take.size) == 0)
+        return np.asarray(standing & (np.bincount(of, suspected, take.size) == 0))
 
     def _parties_of(self, votes: Votes, i: int, time: float, n: int) -> list[int]:
         """Slots of all parties to which the label belongs, its source first."""
@@ -398,7 +398,12 @@ class Sources:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state of sources with the same settings."""
-        parts = (self.parties, self.agreement, self.contradicted, self.confirmed)
+        parts: tuple[Parties | Agreement | Labelled, ...] = (
+            self.parties,
+            self.agreement,
+            self.contradicted,
+            self.confirmed,
+        )
         for part, saved in zip(parts, state["parts"], strict=True):
             part.restore(saved)
         self.others.counts, self.others.seen = state["counts"].copy(), state["seen"].copy()
