@@ -25,32 +25,34 @@ CANARY_SHARES = (0.0, 0.2, 0.0, 0.1, 0.3)
 """By seed: a plain replacement, or a canary with this share for two days."""
 
 
-class _Learner(NamedTuple):
+class Learner(NamedTuple):
+    """A data set, and the family of the model that learns it."""
+
     data: str
     family: str
 
 
 TEXTS = (
-    _Learner("sms_spam", "words"),
-    _Learner("hate_offensive", "words"),
-    _Learner("sms_spam", "net"),
-    _Learner("hate_offensive", "net"),
-    _Learner("sms_spam", "characters"),
+    Learner("sms_spam", "words"),
+    Learner("hate_offensive", "words"),
+    Learner("sms_spam", "net"),
+    Learner("hate_offensive", "net"),
+    Learner("sms_spam", "characters"),
 )
 TABLES = (
-    _Learner("adult", "boosting"),
-    _Learner("nsl_kdd", "forest"),
-    _Learner("adult", "net"),
-    _Learner("nsl_kdd", "boosting"),
-    _Learner("adult", "forest"),
+    Learner("adult", "boosting"),
+    Learner("nsl_kdd", "forest"),
+    Learner("adult", "net"),
+    Learner("nsl_kdd", "boosting"),
+    Learner("adult", "forest"),
 )
 FRAGILE = (
-    _Learner("sms_spam", "words"),
-    _Learner("california", "boosting"),
-    _Learner("hate_offensive", "words"),
-    _Learner("adult", "boosting"),
-    _Learner("covertype", "boosting"),
-    _Learner("mnist", "boosting"),
+    Learner("sms_spam", "words"),
+    Learner("california", "boosting"),
+    Learner("hate_offensive", "words"),
+    Learner("adult", "boosting"),
+    Learner("covertype", "boosting"),
+    Learner("mnist", "boosting"),
 )
 """Learners that flipped labels do harm to: regularised linear models and forests on tables hardly notice 20 %."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ from benchmarks.scenarios.models import Recipe, train
 from benchmarks.scenarios.scene import Scene, begin, described, drawn, error
 
 if TYPE_CHECKING:
-    from benchmarks.scenarios.attacks import _Learner
+    from numpy.typing import NDArray
+
+    from benchmarks.scenarios.attacks import Learner
     from benchmarks.scenarios.data import Floats, Frame, Ints
 
 DAYS = 14.0
@@ -30,6 +33,7 @@ OTHER_FAMILY = {
     "forest": "boosting",
     "linear": "net",
 }
+FARTHEST_TILT = 1.5
 WORDS = ("championship", "final tonight", "snowstorm", "new timetable", "election day")
 
 
@@ -52,10 +56,13 @@ def covariate_drift(seed: int, rate: str) -> Scene:
     scene = _begin(learner, seed, rate)
     live = scene.task.live
     wrong = scene.models[0].answers(live) != live.label
-    axes = _axes(live, scene.rng)
     goal = 1.3 * wrong.mean()
-    # The axis along which the least movement reaches the goal.
-    axis, amount = min(((axis, _amount(axis, wrong, goal)) for axis in axes), key=lambda one: abs(one[1]))
+    axes = _axes(live, scene.rng)
+    # The axis along which the least movement reaches the goal; else a mix of everything that goes with errors.
+    axis, amount = min(((axis, _amount(axis, wrong, goal)) for axis in axes), key=lambda one: one[1])
+    if not np.isfinite(amount):
+        axis = _mixed([*axes, *_kinds(live)], wrong)
+        amount = min(_amount(axis, wrong, goal), FARTHEST_TILT)
     scene.tilt(lambda day: min(1.0, (day - CHANGE) / 2) * amount * axis, CHANGE)
     scene.facts["error after drift"] = round(float(np.average(wrong, weights=np.exp(amount * axis))), 3)
     return _finished(scene)
@@ -178,7 +185,7 @@ def new_topic(seed: int, rate: str) -> Scene:
     return _finished(scene)
 
 
-def _begin(learner: _Learner, seed: int, rate: str, *, days: float = DAYS, surge: object = None) -> Scene:
+def _begin(learner: Learner, seed: int, rate: str, *, days: float = DAYS, surge: object = None) -> Scene:
     # Regularised as usual: what it says of records that it was trained on is still too good.
     recipe = Recipe(learner.family, strength=(1.0, 0.3)[seed % 2], seed=seed)
     return begin(task(learner.data, seed), recipe, seed, days, rate, surge=surge)  # type: ignore[arg-type]
@@ -236,9 +243,29 @@ def _standardised(column: Floats, rng: np.random.Generator) -> Floats | None:
     return found
 
 
-def _amount(axis: Floats, wrong: Ints, goal: float) -> float:
-    """The tilt along an axis with which the error reaches the goal; infinite when it never does below 1.5."""
-    for amount in np.arange(0.05, 1.5, 0.05):
+def _kinds(frame: Frame) -> list[Floats]:
+    """Standardised directions (n,) that say of what kind a record is: frequent categories, or frequent words."""
+    if frame.texts is None:
+        flags = [
+            frame.codes[:, place] == code for place, values in enumerate(frame.values) for code in range(len(values))
+        ]
+    else:
+        words = [set(text.casefold().split()) for text in frame.texts]
+        frequent = Counter(word for own in words for word in own).most_common(200)
+        flags = [np.array([word in own for own in words]) for word, _ in frequent]
+    return [(flag - flag.mean()) / flag.std() for flag in flags if 0.01 <= flag.mean() <= 0.99]
+
+
+def _mixed(axes: list[Floats], wrong: NDArray[np.bool_]) -> Floats:
+    """The standardised sum of directions, each weighted by how much it goes with errors."""
+    mixed: Floats = np.sum([axis * np.mean(axis * wrong) for axis in axes], axis=0)
+    mixed = (mixed - mixed.mean()) / mixed.std()
+    return mixed
+
+
+def _amount(axis: Floats, wrong: NDArray[np.bool_], goal: float) -> float:
+    """The least tilt along an axis with which the error reaches the goal; infinite when it never does."""
+    for amount in np.arange(0.05, FARTHEST_TILT, 0.05):
         if np.average(wrong, weights=np.exp(amount * axis)) >= goal:
             return float(amount)
     return float("inf")

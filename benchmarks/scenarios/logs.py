@@ -25,6 +25,9 @@ MEDIAN_LAG = 2.0
 LAG_SPREAD = 0.4
 """Log-normal lag of labels in nominal days: nine in ten come after 1 to 4 days."""
 
+SECOND_OPINIONS = 0.1
+"""Share of the labelled records that are labelled once more, by whoever it may be."""
+
 CAMPAIGN_LAG = (0.02, 0.5)
 """Colluders are quick: nominal days between a prediction and their word on it."""
 
@@ -151,6 +154,7 @@ def _labels(scene: Scene, truth: Ints, rng: np.random.Generator) -> list[_Label]
     classes = len(scene.task.live.classes)
     honest_from = scene.campaign.sources if scene.campaign is not None else 0
     chosen = np.flatnonzero(rng.random(truth.size) < LABELLED)
+    chosen = np.concatenate([chosen, chosen[rng.random(chosen.size) < SECOND_OPINIONS]])
     busy = rng.pareto(2.5, scene.sources) + 0.3
     careless = rng.uniform(0.01, 0.05, scene.sources)
     if scene.campaign is not None and not scene.campaign.sleepers:
