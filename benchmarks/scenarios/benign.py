@@ -259,8 +259,8 @@ def _kinds(frame: Frame) -> list[Floats]:
 def _mixed(axes: list[Floats], wrong: NDArray[np.bool_]) -> Floats:
     """The standardised sum of directions, each weighted by how much it goes with errors."""
     mixed: Floats = np.sum([axis * np.mean(axis * wrong) for axis in axes], axis=0)
-    mixed = (mixed - mixed.mean()) / mixed.std()
-    return mixed
+    standardised: Floats = (mixed - mixed.mean()) / mixed.std()
+    return standardised
 
 
 def _amount(axis: Floats, wrong: NDArray[np.bool_], goal: float) -> float:
