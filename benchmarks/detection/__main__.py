@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.detection import delays, harms, pages
+from benchmarks.detection import colluders, delays, harms, pages
 from benchmarks.detection.streams import CHANGES, WORLDS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one seed")
-    parts = {"pages": _pages, "delays": _delays, "harms": _harms}
+    parts = {"pages": _pages, "delays": _delays, "harms": _harms, "sources": _sources}
     parser.add_argument("part", nargs="*", choices=[*parts, []], help="what to measure; everything by default")
     arguments = parser.parse_args()
     seeds = SEEDS[:1] if arguments.quick else SEEDS
@@ -113,6 +113,18 @@ def _harms(pool: ProcessPoolExecutor, seeds: Sequence[int]) -> None:
         f"Creep of {harms.CREEP} log-odds a day from 5 %, {harms.A_DAY:,} records a day: days until found. Target: 30",
         ("reference", "median", "90th percentile", f"found in {harms.CREEP_DAYS} days"),
         [_row(name, [value for one in found for value in one[name]]) for name in found[0]],
+    )
+
+
+def _sources(pool: ProcessPoolExecutor, seeds: Sequence[int]) -> None:
+    found = [run.result() for run in [pool.submit(colluders.colluders, seed) for seed in seeds]]
+    items = [value for one in found for value in one.items]
+    honest, others = (sum(getattr(one, name) for one in found) for name in ("honest", "others"))
+    _table(
+        f"{colluders.COLLUDERS} coordinated sources among {colluders.HONEST:,} honest ones: labels that each gave until it was "
+        "named. Target: all, 15; no honest one",
+        ("", "median", "90th percentile", "found", "honest sources named", "other parties named"),
+        [(*_row("each colluder", items), str(honest), str(others))],
     )
 
 
