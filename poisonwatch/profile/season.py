@@ -15,6 +15,7 @@ SLOT = 600.0
 """Seconds of the finest time that a reference is counted in. Slots, hours and days begin with those of UTC."""
 
 SLOTS_AN_HOUR = 6
+HOUR = SLOT * SLOTS_AN_HOUR
 HOURS_A_DAY = 24
 DAY = 86400.0
 
@@ -39,7 +40,8 @@ WEEK_OF_HOURS = 168
 
 def cells_over(first: float, last: float) -> int:
     """How many cells a reference between these times can fill: 1, the hours (24), or those of both kinds of day (48)."""
-    days = (last - first) / DAY
+    # Hours are counted that were touched: a log of whole days ends shortly before midnight.
+    days = (last // HOUR - first // HOUR + 1) / HOURS_A_DAY
     if days >= DAYS_FOR_WEEKENDS:
         return 2 * HOURS_A_DAY
     return HOURS_A_DAY if days >= DAYS_FOR_HOURS else 1
@@ -47,7 +49,7 @@ def cells_over(first: float, last: float) -> int:
 
 def cell_of(time: float, cells: int) -> int:
     """The cell of a time among so many: the hour of the day, then the same hours of Saturdays and Sundays."""
-    return _cell_of_hour(math.floor(time / (SLOT * SLOTS_AN_HOUR)), cells)
+    return _cell_of_hour(math.floor(time / HOUR), cells)
 
 
 def _cell_of_hour(hour: int, cells: int) -> int:

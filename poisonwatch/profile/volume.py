@@ -105,7 +105,7 @@ def describe_volume(counts: Ints, start: float) -> UsualVolume | None:
     """
     # The first and the last slot are not whole.
     counts, start = counts[1:-1], start + SLOT
-    cells = cells_over(start, start + counts.size * SLOT)
+    cells = cells_over(start, start + (counts.size - 1) * SLOT)
     if cells == 1:
         return None
     mean = max(float(counts.mean()), 1e-9)

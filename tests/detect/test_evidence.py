@@ -69,7 +69,7 @@ EARLIEST = earliest(0.4, 0.25, 48, 1e-4)
 def test_strength_is_the_logarithm_of_the_groups_sum() -> None:
     """`log_e` of each group is the logarithm of the sum of M over its components, and every group is told."""
     memory, found = after([None] * 20)
-    assert set(found) == {INPUTS, OUTPUTS, QUALITY}
+    assert set(found) == {signal.group for signal in QUESTIONS.signals}
     for number, group in enumerate(SHIFT.bets.groups):
         total = math.fsum(np.exp(memory.log_m[SHIFT.bets.group == number]).tolist())
         assert found[group].log_e == pytest.approx(math.log(total))

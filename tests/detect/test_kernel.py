@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poisonwatch.detect.kernel import LOG_CAP, LOG_ZERO, THETAS, Memory, advance, lay_bets, log_sum
+from poisonwatch.detect.kernel import LOG_CAP, LOG_ZERO, THETAS, Memory, advance, lay_bets, log_evidence, log_sum
 from poisonwatch.judge.budget import SHARES
 from tests.streams import small_questions
 
@@ -37,17 +37,34 @@ def test_log_sum_holds_where_exponentials_do_not() -> None:
     assert log_sum(np.array([-740.0] * 4), np.array([0] * 4), 1)[0] == pytest.approx(-740 + math.log(4))
 
 
+@given(seed=st.integers(0, 2**32 - 1))
+def test_evidence_of_groups_is_the_logarithm_of_their_sums(seed: int) -> None:
+    """From nothing to the cap, each group's is what summing exponentials of its own components gives."""
+    rng = np.random.default_rng(seed)
+    memory = Memory.fresh(BETS, len(QUESTIONS.indicators))
+    assert (log_evidence(memory, BETS) >= LOG_ZERO).all()
+    memory.log_m = rng.choice([LOG_ZERO, -300.0, -20.0, -1.0, LOG_CAP], BETS.indicator.size) * rng.uniform(0.99, 1)
+    found = log_evidence(memory, BETS)
+    for group in range(len(BETS.groups)):
+        members = memory.log_m[BETS.group == group]
+        assert found[group] == pytest.approx(math.log(math.fsum(np.exp(members).tolist())), rel=1e-9)
+        assert (memory.log_m[BETS.of_group(group)] == members).all()
+
+
 @given(
     shape=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5), st.booleans()), min_size=1, max_size=8),
     shares=st.tuples(*[st.floats(0.01, 1)] * 3),
+    thetas=st.sampled_from([THETAS, (0.4, 0.8, 1.4, 2.2), (1.0,)]),
 )
-def test_shares_of_the_bets_add_up(shape: list[tuple[int, int, bool]], shares: tuple[float, ...]) -> None:
+def test_shares_of_the_bets_add_up(
+    shape: list[tuple[int, int, bool]], shares: tuple[float, ...], thetas: tuple[float, ...]
+) -> None:
     """Each group's weights sum to its share, divided equally over its signals; every watched side has every theta."""
     signals = tuple((f"s{number}", f"g{group}") for number, (group, _, _) in enumerate(shape))
     signal_of = np.array([number for number, (_, size, _) in enumerate(shape) for _ in range(size)], np.int64)
     sides = np.array([(True, both) for _, size, both in shape for _ in range(size)], np.bool_)
     of_group = {f"g{number}": share for number, share in enumerate(shares)}
-    bets = lay_bets(signal_of, sides, signals, of_group)
+    bets = lay_bets(signal_of, sides, signals, of_group, thetas)
     for group, name in enumerate(bets.groups):
         assert bets.weight[bets.group == group].sum() == pytest.approx(of_group[name])
         members = np.unique(bets.signal[bets.group == group])
@@ -57,7 +74,7 @@ def test_shares_of_the_bets_add_up(shape: list[tuple[int, int, bool]], shares: t
         mine = bets.indicator == indicator
         laid = sorted(zip(bets.sign[mine].tolist(), bets.theta[mine].tolist(), strict=True))
         assert laid == sorted(
-            (sign, theta) for sign, on in zip((1.0, -1.0), watched, strict=True) if on for theta in THETAS
+            (sign, theta) for sign, on in zip((1.0, -1.0), watched, strict=True) if on for theta in thetas
         )
     assert (bets.weight > 0).all()
 

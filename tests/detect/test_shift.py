@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -11,28 +12,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from poisonwatch.detect.kernel import Memory, log_sum
+from poisonwatch.detect.evidence import collect
+from poisonwatch.detect.kernel import Memory, log_evidence, log_sum
 from poisonwatch.detect.shift import Shift
 from poisonwatch.judge.budget import SHARES
 from poisonwatch.profile.baseline import describe
-from poisonwatch.profile.indicators import ask
+from poisonwatch.profile.indicators import QUALITY, ask, ask_lines
 from poisonwatch.profile.odds import expit, logit
+from poisonwatch.profile.season import Season
 from poisonwatch.types import Column, Schema
 from tests.streams import sharp, small_batch, small_questions
 
 if TYPE_CHECKING:
-    from poisonwatch.types import Floats, Ints
+    from poisonwatch.profile.baseline import Baseline
+    from poisonwatch.profile.indicators import Questions
+    from poisonwatch.types import Evidence, Floats, Ints
 
 QUESTIONS = small_questions()
 INDICATOR = next(n for n, indicator in enumerate(QUESTIONS.indicators) if indicator.text == "prediction = spam")
+GROUPS = tuple(dict.fromkeys(signal.group for signal in QUESTIONS.signals))
 FAIR = Schema(
     model=None,
     outcome=Column(name="prediction", kind="categorical", values=("a", "b", "c")),
     features=(),
     layout="none",
     confidence=True,
-    text=False,
-    embedding=False,
 )
 SHARE = 1e-100
 """A share of time so small that one step from nothing shows the likelihood ratio itself."""
@@ -145,6 +149,84 @@ def test_records_in_copies_do_not_count_as_independent() -> None:
     plain = Shift(sharp(QUESTIONS, rates), np.full(rates.size, 0.1), SHARES)
     tempered = Shift(sharp(QUESTIONS, rates, 5.0), np.full(rates.size, 0.1), SHARES)
     assert log_ratios(tempered, 50)[::5] == pytest.approx(log_ratios(plain, 10))
+
+
+# Seasons
+
+MIDNIGHT = 1_767_571_200.0
+"""2026-01-05, a Monday."""
+
+
+def seasonal(questions: Questions, by_hour: Floats) -> Baseline:
+    """A baseline that knows every indicator's rate of .2, which moves by so many log-odds (24,) over the hours."""
+    rates = np.full(len(questions.indicators), 0.2)
+    log_odds = np.repeat((logit(rates[:1]) + by_hour)[:, None], rates.size, axis=1)
+    return dataclasses.replace(
+        sharp(questions, rates), season=Season(rate=expit(log_odds), low=log_odds, high=log_odds)
+    )
+
+
+def two_weeks(baseline: Baseline, by_hour: Floats, moved: float = 0.0) -> tuple[float, Evidence]:
+    """Two weeks of ten-minute windows of lost lines at a rate .2 that moves by the hour and by `moved`.
+
+    Gives the largest evidence and the last.
+    """
+    rng = np.random.default_rng(61)
+    shift = Shift(baseline, np.full(1, 0.1), {QUALITY: 1.0})
+    memory, most = shift.begin(), -np.inf
+    for window in range(14 * 144):
+        rate = float(expit(logit(np.array([0.2])) + by_hour[window // 6 % 24] + moved)[0])
+        profile = np.array([300, rng.binomial(300, rate)])
+        shift.step(memory, profile, 1 / 30 / 144, MIDNIGHT + 600.0 * window)
+        most = max(most, float(log_evidence(memory, shift.bets)[0]))
+    (evidence,) = collect("mail", None, memory, shift.bets, ("lost",), baseline.rate, shift.floor)
+    return most, evidence
+
+
+def test_a_daily_cycle_fires_without_hours_and_not_with_them() -> None:
+    """A rate that follows the hours is far off the whole day's, every day; against its own hours it is never."""
+    by_hour = 0.8 * np.sin(2 * np.pi * np.arange(24) / 24)
+    assert two_weeks(sharp(ask_lines(), np.full(1, 0.2)), by_hour)[0] > 0
+    assert two_weeks(seasonal(ask_lines(), by_hour), by_hour)[0] < math.log(0.5)
+
+
+def test_a_shift_under_a_cycle_is_told_beside_what_its_hours_expect() -> None:
+    """What moved is held against the expectation of the hours since its onset, not against the whole day's."""
+    by_hour = 1.5 * np.sin(2 * np.pi * np.arange(24) / 24)
+    most, evidence = two_weeks(seasonal(ask_lines(), by_hour), by_hour, moved=0.5)
+    assert most > 0
+    assert evidence.onset == MIDNIGHT
+    (subject,) = evidence.subjects
+    hours = logit(np.array([0.2])) + by_hour
+    assert subject.expected == pytest.approx(expit(hours).mean(), rel=1e-3)
+    assert abs(subject.expected - 0.2) > 0.03
+    # Four standard errors of 600,000 lines.
+    assert subject.rate == pytest.approx(expit(hours + 0.5).mean(), abs=4 * math.sqrt(0.25 / 600_000))
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_each_window_is_held_against_its_own_hour(seed: int) -> None:
+    """Steps over seasons are those of as many detectors without seasons, each with the bounds of its hour."""
+    rng = np.random.default_rng(seed)
+    baseline = seasonal(QUESTIONS, rng.normal(0, 0.5, 24))
+    season = baseline.season
+    assert season is not None
+    floor = np.full(len(QUESTIONS.indicators), 0.1)
+    shares = dict.fromkeys(GROUPS, 1.0)
+    shift = Shift(baseline, floor, shares, thetas=(0.5, 1.5))
+    memory = shift.begin()
+    plain = Memory.fresh(shift.bets, floor.size)
+    for hour in rng.integers(0, 48, 6).tolist():
+        profile = profile_of(50, int(rng.integers(0, 51)))
+        shift.step(memory, profile, 1e-4, MIDNIGHT + 3600.0 * hour + 17)
+        cell = hour % 24
+        of_hour = dataclasses.replace(
+            baseline, rate=season.rate[cell], low=season.low[cell], high=season.high[cell], season=None
+        )
+        Shift(of_hour, floor, shares, thetas=(0.5, 1.5)).step(plain, profile, 1e-4, MIDNIGHT + 3600.0 * hour + 17)
+    assert memory.log_m == pytest.approx(plain.log_m, abs=1e-9)
+    assert memory.since.tolist() == plain.since.tolist()
+    assert memory.yes[0].tolist() == plain.yes[0].tolist()
 
 
 # Calibration

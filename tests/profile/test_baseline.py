@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,20 @@ from poisonwatch.profile.baseline import (
     DEFAULT_DAY_NOISE,
     FEWEST_BLOCKS,
     FEWEST_DAYS,
+    LABELS_PRIOR,
+    LABELS_Z,
     QUANTILES,
     REFERENCE_ERROR_Z,
     SATURATION,
     Baseline,
     cut_points,
     describe,
+    describe_errors,
+    describe_history,
 )
 from poisonwatch.profile.indicators import ask_lines
-from poisonwatch.profile.odds import expit, logit
+from poisonwatch.profile.odds import expit, log_odds_gap, logit
+from poisonwatch.profile.season import DAY, SLOT, Tally, cell_of
 from tests.streams import small_batch, small_questions
 
 if TYPE_CHECKING:
@@ -259,6 +265,152 @@ def test_an_indicator_is_as_noisy_as_its_signal() -> None:
         assert (half == noise[0]).all()
         raised += bool(half.size > 1 and noise[0] > 0)
     assert raised, "the sample shows nothing"
+
+
+# Seasons
+
+MIDNIGHT = 1_767_571_200.0
+"""2026-01-05, a Monday."""
+
+CYCLE = 1.2 * np.sin(2 * np.pi * np.arange(24) / 24)
+"""Log-odds of the hours of a day, beside the mean."""
+
+
+def tally_of(rng: np.random.Generator, levels: Floats, n: int, cycle: Floats = CYCLE, p: float = 0.3) -> Tally:
+    """One indicator over whole days with these levels (d,) beside the hours' cycle, `n` records in every slot."""
+    tally = Tally(2, MIDNIGHT, MIDNIGHT + levels.size * DAY - 1)
+    rates = expit(logit(np.array([p])) + levels[:, None] + cycle)
+    yes = rng.binomial(n, np.repeat(rates.ravel(), 6))
+    for slot, count in enumerate(yes.tolist(), start=int(MIDNIGHT // SLOT)):
+        tally.add(slot, np.array([n, count]))
+    return tally
+
+
+@pytest.mark.parametrize("n", [2, 30, 600])
+def test_cells_hold_the_truth_as_often_as_bounds_say(n: int) -> None:
+    """Over hours of 20 references with a strong cycle, bounds miss the truth no more often than z says, prior included.
+
+    Misses are at most binomial with the two tails of z, but for `FAR`; hours of few records are shrunk to the mean and must
+    be held all the same.
+    """
+    rng = np.random.default_rng(31)
+    missed = 0
+    for _ in range(20):
+        season = describe_history(ONE, tally_of(rng, np.zeros(7), n).history()).season
+        assert season is not None
+        truth = logit(np.array([0.3])) + CYCLE
+        missed += int(((season.low[:, 0] > truth) | (truth > season.high[:, 0])).sum())
+    assert missed <= binom.ppf(1 - FAR, 20 * 24, 2 * ndtr(-REFERENCE_ERROR_Z))
+
+
+def test_cells_are_the_sharper_the_more_they_resemble_each_other() -> None:
+    """Without a cycle an hour's bounds are nearer than its own records alone allow; with one they lean on them."""
+    rng = np.random.default_rng(32)
+    n = 7 * 6 * 4
+    flat, steep = (
+        describe_history(ONE, tally_of(rng, np.zeros(7), 4, cycle).history()).season for cycle in (0 * CYCLE, CYCLE)
+    )
+    assert flat is not None
+    assert steep is not None
+    alone = 2 * REFERENCE_ERROR_Z / np.sqrt(n * 0.21)
+    assert np.median(flat.high - flat.low) < 0.75 * alone
+    middle = np.abs(CYCLE) < 0.5
+    assert np.median((steep.high - steep.low)[middle]) == pytest.approx(alone, rel=0.25)
+
+
+def test_a_cycle_is_no_noise() -> None:
+    """With the hours' rates removed a cycle enters neither the design effect nor the noise of the days."""
+    found = describe_history(ONE, tally_of(np.random.default_rng(33), np.zeros(14), 200).history())
+    assert found.season is not None
+    assert found.season.rate.shape == (48, 1)
+    assert found.design_effect[0] < upper_bound_between(300, 1.0)[1]
+    assert found.day_noise[0] < 0.02
+    # The same counts without cells show it as what it is then: noise of the blocks.
+    tally = tally_of(np.random.default_rng(33), np.zeros(14), 200)
+    blocks, days = tally.history().scales[1].counts, tally.history().days
+    assert describe(ONE, tally.total, blocks, days).design_effect[0] > 50
+
+
+@pytest.mark.parametrize("days", [7, 28])
+def test_days_that_differ_are_counted_once(days: int) -> None:
+    """Levels of days make the noise of days, within what chi-square leaves of so few, and no design effect."""
+    rng = np.random.default_rng(34)
+    tau = 0.15
+    found = describe_history(ONE, tally_of(rng, rng.normal(0, tau, days), 500).history())
+    low, high = (tau * np.sqrt(chi2.ppf(q, days - 1) / (days - 1) * (1 + 1 / days)) for q in (FAR, 1 - FAR))
+    assert 0.95 * low <= found.day_noise[0] <= 1.05 * high
+    assert found.design_effect[0] < upper_bound_between(130, 1.0)[1]
+
+
+def test_too_few_days_leave_their_noise_to_the_design_effect() -> None:
+    """Four days have hours but do not show their noise: it is assumed, and what the blocks show of it is tempered."""
+    rng = np.random.default_rng(35)
+    found = describe_history(ONE, tally_of(rng, np.array([-0.4, 0.4, -0.4, 0.4]), 500).history())
+    assert found.season is not None
+    assert found.day_noise[0] == DEFAULT_DAY_NOISE
+    assert found.design_effect[0] > 10
+
+
+def test_counts_corrected_after_counting_correct_every_cell() -> None:
+    """Yes that the whole has and no slot had are spread over the cells: none expects less than the whole says."""
+    tally = tally_of(np.random.default_rng(36), np.full(7, -40.0), 500)
+    assert tally.total[1] == 0
+    counts = tally.total + np.array([0, 600])
+    found = describe_history(ONE, tally.history(), counts)
+    assert found.season is not None
+    share = 600 / tally.total[0]
+    assert found.season.rate == pytest.approx(share, rel=0.02)
+    assert (found.season.high >= logit(np.array([share]))).all()
+
+
+def test_short_references_have_one_cell() -> None:
+    """Two days have no hours: every time is in the one cell, whose bounds are the whole's."""
+    found = describe_history(ONE, tally_of(np.random.default_rng(37), np.zeros(2), 50).history())
+    assert found.season is None
+    assert found.cell_of(MIDNIGHT + 12345) == 0
+    assert found.bounds_in(0) == (found.low, found.high)
+    assert found.rate_in(0) is found.rate
+
+
+def test_what_windows_expect_adds_up() -> None:
+    """Over windows of many hours, the sum of asked x the hour's rate is what a healthy profile shows, to four errors."""
+    rng = np.random.default_rng(38)
+    found = describe_history(ONE, tally_of(rng, np.zeros(14), 600).history())
+    asked = rng.integers(0, 400, 48)
+    times = MIDNIGHT + 20 * DAY + 3600.0 * np.arange(48)
+    yes = sum(
+        int(rng.binomial(n, expit(logit(np.array([0.3])) + CYCLE[cell_of(t, 24)])[0]))
+        for n, t in zip(asked.tolist(), times.tolist(), strict=True)
+    )
+    expected = sum(n * found.rate_in(found.cell_of(t))[0] for n, t in zip(asked.tolist(), times.tolist(), strict=True))
+    gap = log_odds_gap(np.array([asked.sum()]), np.array([yes]), np.array([expected]))[0]
+    assert abs(gap) < 4 / np.sqrt(asked.sum() * 0.2)
+
+
+# Error rates
+
+
+@pytest.mark.parametrize("n", [0, 8, 100, 3000])
+def test_slices_lean_on_the_overall_error_rate(n: int) -> None:
+    """A slice's rate is that of its labels and of fifty more at the overall rate; its bounds hold both, at z = 2."""
+    counts = np.array([5000, 500])
+    questions = dataclasses.replace(
+        ONE,
+        indicators=ONE.indicators * 2,
+        asked=np.array([0, 2]),
+        yes=np.array([1, 3]),
+        signal_of=np.zeros(2, np.int64),
+        sides=np.repeat(ONE.sides, 2, axis=0),
+    )
+    found = describe_errors(questions, np.concatenate((counts, [n, n // 4])), 0)
+    rate = (n // 4 + LABELS_PRIOR * 0.1) / (n + LABELS_PRIOR)
+    assert found.rate[1] == pytest.approx(rate, abs=0.01)
+    error = LABELS_Z / np.sqrt((n + LABELS_PRIOR) * rate * (1 - rate))
+    assert found.high[1] - logit(np.array([rate]))[0] == pytest.approx(error, rel=0.35)
+    assert logit(np.array([rate]))[0] - found.low[1] == pytest.approx(error, rel=0.35)
+    assert found.high[0] - found.low[0] == pytest.approx(2 * LABELS_Z / np.sqrt(5000 * 0.09), rel=0.02)
+    assert (found.design_effect == 1).all()
+    assert (found.day_noise == 0).all()
 
 
 # The whole
