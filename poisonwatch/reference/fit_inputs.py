@@ -120,7 +120,7 @@ def grow_forest(numbers: Floats) -> Forest | None:
 
     sample = numbers[:, sampled(numbers.shape[1])]
     known = np.isfinite(sample)
-    if sample.shape[1] < FEWEST_RECORDS or not known.any(axis=1).all():
+    if sample.shape[0] < 2 or sample.shape[1] < FEWEST_RECORDS or not known.any(axis=1).all():
         return None
     # Quantiles that are values themselves: between the largest numbers nothing can be interpolated.
     wanted = np.linspace(0.0, 1.0, KNOTS)
