@@ -43,6 +43,12 @@ CROWDED = 1 / 16
 ROOMY = 1 / 4
 """Share of the places taken by predictions still waiting, below which the level falls: it doubles the share at most."""
 
+FEWEST_PUTS = 256
+"""Puts whose crowding is looked at together at least: of fewer, chance would decide."""
+
+SETTLING = 1 / 30
+"""Share of the horizon (a day of a month, with its night) that a level's pace is measured over before the level falls."""
+
 LONG_AGO = -np.inf
 
 
@@ -87,6 +93,8 @@ class Waiting:
         self._position = 0
         self._kept = 0
         self._crowded = 0
+        self._level_since = LONG_AGO
+        self._put_since = 0
 
     def put(self, ids: Words, time: Floats, version: Codes, facts: Codes) -> Pairs:
         """Let predictions wait: ids (n,), time (n,), version (n,), facts (f, n); an id of 0 is none.
@@ -187,6 +195,7 @@ class Waiting:
         # An empty place has a time long ago.
         crowded = int((~again & (self.time[rows] > expired)).sum())
         self._kept += of.size
+        self._put_since += of.size
         self._crowded += crowded
         self.crowded_out += crowded
         self._id[rows] = ids[of]
@@ -202,14 +211,26 @@ class Waiting:
         self._offered = 0
         self._puts_of_set[:] = 0
         waiting = int((self.time > self._newest - self._horizon).sum())
-        enough = self._kept >= max(self._sets * CROWDED, 1)
+        enough = self._kept >= max(self._sets * CROWDED, FEWEST_PUTS)
         if enough and self._crowded > CROWDED * self._kept and self.level < HIGHEST_LEVEL:
-            self.level += 1
+            self._change_level(self.level + 1)
             self._drop(np.flatnonzero(mix(self._id) & self._mask(self.level)))
-        elif waiting < ROOMY * self._id.size and self.level:
-            self.level -= 1
+        elif self.level and self._is_roomy(waiting):
+            self._change_level(self.level - 1)
         if enough:
             self._kept = self._crowded = 0
+
+    def _is_roomy(self, waiting: int) -> bool:
+        """Few wait, and few will at this level's pace: what a lower level lets in is only felt a horizon later."""
+        elapsed = self._newest - self._level_since
+        if elapsed < SETTLING * self._horizon:
+            return False
+        return max(float(waiting), self._put_since * self._horizon / elapsed) < ROOMY * self._id.size
+
+    def _change_level(self, level: int) -> None:
+        self.level = level
+        self._level_since = self._newest
+        self._put_since = 0
 
     def _drop(self, rows: Ints) -> None:
         self._id[rows] = 0
@@ -244,6 +265,8 @@ class Waiting:
             "offered": self._offered,
             "kept": self._kept,
             "crowded": self._crowded,
+            "level_since": self._level_since,
+            "put_since": self._put_since,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -265,6 +288,8 @@ class Waiting:
         self._offered = state["offered"]
         self._kept = state["kept"]
         self._crowded = state["crowded"]
+        self._level_since = state["level_since"]
+        self._put_since = state["put_since"]
 
 
 def mix(ids: Words) -> Words:
