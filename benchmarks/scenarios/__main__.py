@@ -29,9 +29,13 @@ def main() -> None:
     results = []
     with ProcessPoolExecutor(options.jobs) as pool:
         names = options.rows or list(ROWS)
-        running = [pool.submit(run, name, seed, options.rate) for name in names for seed in options.seeds]
+        running = {pool.submit(run, name, seed, options.rate): (name, seed) for name in names for seed in options.seeds}
         for done in as_completed(running):
-            result = done.result()
+            problem = done.exception()
+            name, seed = running[done]
+            # One scene that cannot be made must not cost the others.
+            result = done.result() if problem is None else {"row": name, "seed": seed, "error": repr(problem)}
+            result.setdefault("verdict", "CRASH")
             results.append(result)
             print(_line(result), file=sys.stderr, flush=True)
     results.sort(key=lambda result: (list(ROWS).index(result["row"]), result["seed"]))
@@ -61,7 +65,7 @@ def _line(result: dict[str, Any]) -> str:
     parts += [f"{result['delay']['hours']} h"] if "delay" in result else []
     parts += [result["named"]] if result.get("named") else []
     parts += [result["error"].strip().splitlines()[-1]] if result.get("error") else []
-    parts += [f"made in {result['made_s']} s, replayed in {result.get('replayed_s', '-')} s"]
+    parts += [f"made in {result.get('made_s', '-')} s, replayed in {result.get('replayed_s', '-')} s"]
     return "; ".join(parts)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PAGING = frozenset(rule.group for rule in RULES if rule.severity is Severity.PAGE)
 """Groups of signals whose evidence pages, alone or beside other marks."""
 
-LONGEST = 540.0
+LONGEST = 1_200.0
 """Seconds that a replay may take."""
 
 KEPT_REPORTS = 1_500
@@ -101,7 +101,7 @@ def judged(row: Row, scene: Scene, written: Logs, entries: list[dict[str, Any]],
         "rollbacks": [
             {"model_version": r["model_version"], "target": r["target"], "time": r["time"]} for r in rollbacks
         ],
-        "named": _named(scene, [entry for entry in entries if entry["kind"] in {"alert", "accusation"}]),
+        "named": _named(scene, [e for e in entries if e["kind"] == "accusation" or e.get("state") == "firing"]),
     }
     if right and onset is not None:
         told["delay"] = _delay(scene, written, onset, _seconds(right[0]["time"]))
