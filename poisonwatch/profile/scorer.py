@@ -127,13 +127,13 @@ class Trees:
         """The sums (s, n) of what the trees say of records."""
         _check_shapes(inputs, self.number_count, self.code_counts)
         trees, outputs = self.values.shape[0], self.start.size
-        edges, tables, leaf = self._tables
-        by_leaf, offset = leaf
+        edges, tables, all_leaves, by_leaf = self._tables
+        offset = np.arange(trees) * 256
         found = np.empty((outputs, inputs.n))
         block = max(64, _BLOCK // max(1, trees))
         for first in range(0, inputs.n, block):
             part = slice(first, min(first + block, inputs.n))
-            leaves = np.full((part.stop - first, trees), 255, np.uint8)
+            leaves = np.tile(all_leaves, (part.stop - first, 1))
             allowed = np.empty_like(leaves)
             for column, table in tables.items():
                 if column < self.number_count:
@@ -150,8 +150,8 @@ class Trees:
         return found + self.start[:, None]
 
     @cached_property
-    def _tables(self) -> tuple[dict[int, Floats], dict[int, NDArray[np.uint8]], tuple[Floats, Ints]]:
-        """Edges by number, leaves that are left (bins, T) by column, and values by tree and set of leaves."""
+    def _tables(self) -> tuple[dict[int, Floats], dict[int, NDArray[np.uint8]], NDArray[np.uint8], Floats]:
+        """Edges by number, leaves that are left (bins, T) by column, all leaves (T,), values (T * 256,) by set of leaves."""
         s, trees = self.splits, self.values.shape[0]
         per_score = trees // self.start.size
         edges: dict[int, Floats] = {}
@@ -177,11 +177,13 @@ class Trees:
             kept = ~np.where(goes, s.right[mine, None], s.left[mine, None])
             np.bitwise_and.at(table.T, s.tree[mine], kept)
             tables[column] = table
+        all_leaves = np.zeros(trees, np.uint8)
+        np.bitwise_or.at(all_leaves, s.tree, s.left | s.right)
+        all_leaves[all_leaves == 0] = 1
+        # In the end one leaf is left of a tree.
         by_leaf = np.zeros((trees, 256))
-        # One leaf is left of a tree; a tree without splits has all, and says what its first leaf says.
         by_leaf[:, 1 << np.arange(LEAVES)] = self.values
-        by_leaf[:, 255] = self.values[:, 0]
-        return edges, tables, (by_leaf.ravel(), np.arange(trees) * 256)
+        return edges, tables, all_leaves, by_leaf.ravel()
 
     def file(self) -> TreesFile:
         """What is kept in a file."""

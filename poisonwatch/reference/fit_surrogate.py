@@ -53,6 +53,18 @@ UNSPOKEN = 0.95
 SHRINKAGE = 10.0
 """Records of the overall mean that are added to those of a category when it is encoded."""
 
+SETTINGS: dict[str, Any] = {
+    "max_leaf_nodes": LEAVES,
+    "max_bins": 64,
+    "min_samples_leaf": 10,
+    "l2_regularization": 1.0,
+    "early_stopping": False,
+    "random_state": 0,
+}
+ONE_SCORE = {"max_iter": 200, "learning_rate": 0.15}
+MANY_SCORES = {"max_iter": 60, "learning_rate": 0.3}
+"""How the trees are grown: one score can afford more, and slower, trees than many."""
+
 PENALTY = 0.3
 """Ridge penalty of the linear kind."""
 
@@ -131,7 +143,7 @@ def fit(
     words = inputs.tokens is not None and inputs.tokens.word.size > 0
     if classes.size < 2 or not (words or inputs.numbers.size or inputs.codes.size):
         return None
-    learn = _linear if words else _trees
+    learn = fit_linear if words else fit_trees
     place = np.minimum(np.searchsorted(classes, predicted), classes.size - 1)
     known = classes[place] == predicted
     learnt = np.flatnonzero(known)
@@ -206,7 +218,7 @@ def _at_most(records: Ints, generator: np.random.Generator) -> Ints:
     return np.sort(generator.choice(records, MOST_FITTED, replace=False))
 
 
-def _trees(inputs: Inputs, code_counts: tuple[int, ...], targets: Floats) -> Trees:
+def fit_trees(inputs: Inputs, code_counts: tuple[int, ...], targets: Floats) -> Trees:
     """Boosted trees for each score (s, n).
 
     Categories stand in the order of their mean target, as is best for one split (Fisher 1958).
@@ -216,18 +228,7 @@ def _trees(inputs: Inputs, code_counts: tuple[int, ...], targets: Floats) -> Tre
         from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415
     except ImportError as error:
         raise _missing() from error
-    settings: dict[str, Any] = {
-        "max_leaf_nodes": LEAVES,
-        "max_bins": 64,
-        "min_samples_leaf": 10,
-        "l2_regularization": 1.0,
-        "early_stopping": False,
-        "random_state": 0,
-    }
-    # One score can afford more, and slower, trees than many.
-    settings |= (
-        {"max_iter": 200, "learning_rate": 0.15} if len(targets) == 1 else {"max_iter": 60, "learning_rate": 0.3}
-    )
+    settings = SETTINGS | (ONE_SCORE if len(targets) == 1 else MANY_SCORES)
     encoding, encoded = _encode(inputs.codes, code_counts, targets)
     numbers = np.where(np.isfinite(inputs.numbers), inputs.numbers, np.nan)
     start: list[float] = []
@@ -293,7 +294,7 @@ def _encode(
     return tuple(encoding), tuple(encoded)
 
 
-def _linear(inputs: Inputs, code_counts: tuple[int, ...], targets: Floats) -> Linear:
+def fit_linear(inputs: Inputs, code_counts: tuple[int, ...], targets: Floats) -> Linear:
     """Ridge regression of each score (s, n) on words, standardised numbers and codes."""
     try:
         from scipy import sparse  # noqa: PLC0415
@@ -374,6 +375,8 @@ def _correlation(scores: Floats, targets: Floats) -> float:
 def _one_thread() -> Any:
     """On few records, threads wait for each other longer than they work, and their sums depend on their number."""
     try:
+        # Only libraries that are loaded already can be limited.
+        import sklearn.ensemble  # noqa: F401, PLC0415
         from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
     except ImportError as error:
         raise _missing() from error
