@@ -19,7 +19,7 @@ from poisonwatch.formats.records import LATEST
 from poisonwatch.judge.standing import Standing, judge
 from poisonwatch.sinks.journal import accusation_entry, alert_entry, decision_entry
 from poisonwatch.sinks.snapshot import Counters, ModelSnapshot, Published, Snapshot, SourceSnapshot
-from poisonwatch.types import Accusation, Alert, Batch, Decision
+from poisonwatch.types import Alert, Batch, Decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -93,14 +93,6 @@ class Watched:
     reference: Reference
     monitor: Monitor
     standing: Standing = field(default_factory=Standing)
-    accused: dict[str, int] = field(default_factory=dict)
-
-    def accused_anew(self, accusations: Iterable[Accusation]) -> list[Accusation]:
-        """Those that the journal does not know yet, or whose labels have doubled since: they name more predictions."""
-        news = [found for found in accusations if found.labels >= 2 * self.accused.get(found.source, 0)]
-        self.accused |= {found.source: found.labels for found in news}
-        return news
-
 
 class App:
     """All state of the agent, owned by the thread that runs the loop.
@@ -252,7 +244,7 @@ class App:
             watched.standing, alerts, decisions = judge(watched.standing, report, self._detection.min_predictions)
             for alert in alerts:
                 self.note(report.time, alert_entry(alert))
-            for accusation in watched.accused_anew(report.accusations):
+            for accusation in report.accusations:
                 self.note(report.time, accusation_entry(report.model, accusation))
             for decision in decisions:
                 self.note(report.time, decision_entry(decision))
@@ -299,7 +291,6 @@ class App:
                     "alerts": msgspec.to_builtins(list(watched.standing.alerts.values())),
                     "decisions": msgspec.to_builtins(list(watched.standing.decisions.values())),
                     "clean": list(watched.standing.clean),
-                    "accused": watched.accused,
                 }
                 for name, watched in self.models.items()
             },
@@ -327,7 +318,6 @@ class App:
                 {d.model_version: d for d in decisions},
                 tuple(saved["clean"]),
             )
-            watched.accused = dict(saved["accused"])
         for name, position in state["positions"].items():
             if position is not None and name in self.sources and not self.sources[name].resume(position):
                 log.warning("source_lost", source=name, remedy="reading the file at the path from its start")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from poisonwatch.agent import App, Watched
 from poisonwatch.config import DetectionConfig, LimitsConfig, budget_seconds
 from poisonwatch.errors import BaselineError, PoisonwatchError
@@ -171,6 +173,7 @@ def watch(
     learned = Learned(
         baseline=reference.baseline(),
         errors=reference.errors_baseline(),
+        confusion=np.array(reference.confusion, np.int64),
         lines=reference.lines_baseline(),
         volume=reference.usual_volume(),
         with_labels=bool(reference.labels),

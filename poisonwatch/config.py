@@ -115,10 +115,10 @@ class DetectionConfig(_Part):
         0.3, ge=0, le=3, description="How much more the outputs of a later version may differ, as a retraining does."
     )
     canary_floor: float = Field(
-        0.3, ge=0, le=3, description="How much the outputs of two versions on the same traffic may differ."
+        0.4, ge=0, le=3, description="How much the outputs of two versions on the same traffic may differ."
     )
     canary_page_floor: float = Field(
-        0.7,
+        0.75,
         ge=0,
         le=3,
         description="How much the classes of two versions may differ before it pages without a second sign of harm.",
@@ -136,6 +136,14 @@ class DetectionConfig(_Part):
     min_predictions: int = Field(
         200, ge=1, le=1_000_000, description="Predictions that a version needs before it can be called healthy."
     )
+
+    @model_validator(mode="after")
+    def _ascending(self) -> DetectionConfig:
+        for lower, upper in (("canary_floor", "canary_page_floor"), ("label_floor", "drift_label_floor")):
+            if getattr(self, upper) < getattr(self, lower):
+                msg = f"{upper} must not be below {lower}: raise it, or lower the other"
+                raise ValueError(msg)
+        return self
 
 
 class LimitsConfig(_Part):

@@ -150,13 +150,14 @@ class Sign(StrEnum):
 class Accusation(msgspec.Struct, frozen=True, kw_only=True):
     """Labels of one source, or of sources that share an attribute or act together, that no honest source would give.
 
-    `kind` is `source`, `attribute` or `group`. Of `labels`, `disagreements` contradicted the model where `expected` (a rate)
+    `kind` is `source`, `attribute` or `group`, whose `members` are sources. Of `labels`, `disagreements` contradicted the model where `expected` (a rate)
     of an honest source's do; most of them said `label` where the model had predicted `predicted`. `prediction_ids` are
     what they labelled, the contradictions first, a bounded number: to be excluded from retraining.
     """
 
     source: str
     kind: str
+    members: tuple[str, ...]
     labels: int
     disagreements: int
     expected: float

@@ -341,13 +341,17 @@ class Sources:
         with np.errstate(divide="ignore"):
             return float(np.log(self.parties.total()))
 
-    def accusations(self) -> list[Accusation]:
-        """All parties accused now, the strongest evidence first."""
+    def accusations(self, *, affected: bool = True) -> list[Accusation]:
+        """All parties accused now, the strongest evidence first.
+
+        Without `affected` they come without direction and prediction ids, which have to be searched for.
+        """
         p = self.parties
         slots = np.flatnonzero(p.party["accused"][: len(p)])
-        return [self._accusation(int(slot)) for slot in slots[np.argsort(-p.party["m"][slots], kind="stable")]]
+        order = np.argsort(-p.party["m"][slots], kind="stable")
+        return [self._accusation(int(slot), affected=affected) for slot in slots[order]]
 
-    def _accusation(self, slot: int) -> Accusation:
+    def _accusation(self, slot: int, *, affected: bool) -> Accusation:
         p = self.parties
         kind, name = p.names[slot]
         row = self._strongest(slot)
@@ -359,7 +363,7 @@ class Sources:
             members = tuple(p.names[n][1] for n in of_group)
         if kind == COHORT:
             name = f"first seen {np.datetime64(int(name), 'D')}"
-        against = self.contradicted.ids_of(serial)
+        ids = self.contradicted.ids_of(serial) + self.confirmed.ids_of(serial) if affected else ()
         return Accusation(
             source=f"coordinated group {name}" if kind == GROUP else name,
             kind="source" if kind == SOURCE else "attribute" if kind == ATTRIBUTE else "group",
@@ -367,13 +371,13 @@ class Sources:
             disagreements=int(p.party["wrong"][slot]),
             rate=rate,
             expected=expected,
-            direction=self.contradicted.direction_of(serial, self.classes),
+            direction=self.contradicted.direction_of(serial, self.classes) if affected else None,
             log_e=float(np.log(p.party["m"][slot])),
             onset=float(p.row["since"][row]),
             first=float(p.party["first"][slot]),
             last=float(p.party["last"][slot]),
             members=members,
-            prediction_ids=(against + self.confirmed.ids_of(serial))[: self.contradicted.MOST_IDS],
+            prediction_ids=ids[: self.contradicted.MOST_IDS],
         )
 
     def sensitivities(self) -> dict[str, Floats]:

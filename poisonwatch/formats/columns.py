@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Sequence
 
-    from poisonwatch.types import Codes, Column, Floats, Schema, Texts, Vectors
+    from poisonwatch.types import Bools, Codes, Column, Floats, Schema, Texts, Vectors
 
 NULL = msgspec.Raw(b"null")
 
@@ -46,6 +46,11 @@ class Filled(NamedTuple):
     labels: Texts
     texts: Texts
     embeddings: Vectors
+
+    def only(self, keep: Bools) -> Filled:
+        """The columns of the records to keep."""
+        kept: Any = [column[..., keep] for column in self]
+        return Filled(*kept)
 
 
 class Columns:
@@ -107,8 +112,8 @@ class Columns:
             packed = self.packed.fill(features)
             numbers[row:] = packed[: self._numerical]
             codes[self._coded] = _without_nan(packed[self._numerical :])
-        for row, known, unseen, get in self._looked_up:
-            codes[row] = np.fromiter(map(known.get, map(get, features), repeat(unseen)), np.int32, n)
+        for row, known, unseen, value_of in self._looked_up:
+            codes[row] = np.fromiter(map(known.get, map(value_of, features), repeat(unseen)), np.int32, n)
         for row, in_features, get in self._present:
             codes[row] = np.fromiter(map(_is_present, map(get, features if in_features else records)), np.int32, n)
         if self._segment is not None:

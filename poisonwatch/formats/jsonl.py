@@ -274,7 +274,7 @@ class _Reader:
             tally.at[known:] = place[np.array(tally.at[known:], np.int64)].tolist()
             for index, reason in reasons.items():
                 tally.reject(reason, msgspec.json.encode(_plain(records[index])), int(place[index]))
-            time, version, columns = time[keep], version[keep], Filled(*(column[..., keep] for column in columns))
+            time, version, columns = time[keep], version[keep], columns.only(keep)
         tally.at[known:] = [before + at for at in tally.at[known:]]
         return _Part(time, version, versions, columns)
 

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from poisonwatch.detect.evidence import collect
-from poisonwatch.detect.kernel import Memory
+from poisonwatch.detect.evidence import MOST_SUBJECTS, collect
+from poisonwatch.detect.kernel import LOG_ZERO, Memory
 from poisonwatch.detect.shift import Shift
+from poisonwatch.detect.sources import FLOOR as SOURCES_FLOOR
 from poisonwatch.detect.sources import Sources, Votes
 from poisonwatch.profile.baseline import describe_errors
-from poisonwatch.profile.indicators import ERRORS, SLICE_ERRORS, SOURCES, sliced_rows
+from poisonwatch.profile.indicators import ERRORS, SLICE_ERRORS, SOURCES, class_codes, sliced_rows, unseen_code
 from poisonwatch.profile.odds import logit
 from poisonwatch.profile.waiting import Waiting
 from poisonwatch.profile.words import fingerprints
-from poisonwatch.types import OTHER_VERSIONS, Evidence, Sign, Subject
+from poisonwatch.types import OTHER_VERSIONS, Accusation, Evidence, Sign, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.baseline import Baseline
     from poisonwatch.profile.waiting import Pairs
-    from poisonwatch.types import Accusation, Batch, Bools, Codes, Feedback, Floats, Ints, Schema, Texts
+    from poisonwatch.types import Batch, Bools, Codes, Feedback, Floats, Ints, Schema, Texts, Words
 
 THETAS = (0.4, 0.8, 1.4, 2.2)
 """How far beyond the null the alternatives of error rates stand, in log-odds."""
@@ -44,9 +45,6 @@ STORE = 1 << 25
 
 MOST_NAMES = 4096
 """Versions that are told apart among the predictions that wait."""
-
-UNKNOWN_LABEL = -1
-"""The code of a label that is no class of the reference."""
 
 
 @dataclass(slots=True)
@@ -65,7 +63,7 @@ class Labels:
     compared between versions. `unmatched` counts labels by why they met no prediction.
     """
 
-    def __init__(self, schema: Schema, errors: Baseline, settings: Settings, *, judged: bool) -> None:
+    def __init__(self, schema: Schema, errors: Baseline, confusion: Ints, settings: Settings, *, judged: bool) -> None:
         self.questions = errors.questions
         self.judged = judged
         self.unmatched: dict[str, int] = {}
@@ -76,9 +74,11 @@ class Labels:
         self._overall = next(n for n, indicator in enumerate(self.questions.indicators) if indicator.asked == 0)
         self._first_label = math.nan
         self._rows = np.array(sliced_rows(schema), np.int64)
-        self._classes = {name: 1 + code for code, name in enumerate(schema.outcome.values)}
+        self._outcome = schema.outcome
+        self._codes_of = class_codes(schema.outcome)
         self._waiting = Waiting(STORE // (33 + 4 * self._rows.size), self._rows.size)
-        self.sources = Sources(settings.shares[SOURCES], settings.period, float(errors.rate[self._overall]))
+        self.sources = Sources(confusion, settings.shares[SOURCES], settings.period)
+        self._told: dict[str, int] = {}
         self._names: list[str] = []
         self._versions: dict[str, _OfVersion] = {}
         self._early = np.zeros(self.questions.size, np.int64)
@@ -104,7 +104,7 @@ class Labels:
         """Let a batch's predictions wait for their labels; pairs of versions that answered the same."""
         names = [self._code_of(name) for name in batch.versions]
         version = np.array(names, np.int32)[batch.version] if names else batch.version
-        return self._waiting.put(fingerprints(batch.ids), batch.time, version, batch.codes[self._rows])
+        return self._waiting.put(fingerprints(batch.ids.tolist()), batch.time, version, batch.codes[self._rows])
 
     def name_of(self, code: int) -> str:
         """The version of a code in the store."""
@@ -121,7 +121,7 @@ class Labels:
     def at_once(self, batch: Batch) -> Iterator[float]:
         """Take the labels that came with the predictions themselves; the ends of the blocks that they close."""
         with_label = np.flatnonzero(batch.labels != "")
-        if with_label.size and self._classes:
+        if with_label.size and self._codes_of:
             versions = np.array([self._code_of(name) for name in batch.versions], np.int32)[batch.version[with_label]]
             facts = batch.codes[self._rows][:, with_label]
             wrong = self._codes(batch.labels[with_label]) != facts[0]
@@ -130,12 +130,12 @@ class Labels:
 
     def take(self, feedback: Feedback) -> Iterator[float]:
         """Join labels to what waits; the ends of the blocks that they close."""
-        ids = fingerprints(feedback.ids)
+        ids = fingerprints(feedback.ids.tolist())
         rows = self._waiting.find(ids)
         self._count_unmatched(ids, rows)
         of = np.flatnonzero(rows >= 0)
         self.matched += int(of.size)
-        if not of.size or not self._classes:
+        if not of.size or not self._codes_of:
             return  # of a model that predicts numbers, labels are only counted
         rows = rows[of]
         facts, versions = self._waiting.facts[:, rows], self._waiting.version[rows]
@@ -146,17 +146,16 @@ class Labels:
             attributes=feedback.attributes[of],
             prediction_id=feedback.ids[of],
             item=ids[of],
-            predicted=facts[0].astype(np.int64),
-            label=labels,
+            predicted=facts[0].astype(np.int64) - 1,
+            label=labels - 1,
         )
-        trusted = self.sources.take(votes)
-        counted = np.flatnonzero(trusted)
+        counted = np.flatnonzero(self.sources.step(votes))
         first = counted[self._waiting.settle(rows[counted])]
         yield from self._add(
             feedback.time[of][first], versions[first], facts[:, first], labels[first] != facts[0, first]
         )
 
-    def _count_unmatched(self, ids: Ints, rows: Ints) -> None:
+    def _count_unmatched(self, ids: Words, rows: Ints) -> None:
         missing = ids[rows < 0]
         if missing.size:
             outside = int(self._waiting.outside_sample(missing).sum())
@@ -165,7 +164,8 @@ class Labels:
                     self.unmatched[reason] = self.unmatched.get(reason, 0) + int(count)
 
     def _codes(self, labels: Texts) -> Ints:
-        return np.fromiter((self._classes.get(label, UNKNOWN_LABEL) for label in labels), np.int64, labels.size)
+        unseen = unseen_code(self._outcome)
+        return np.fromiter((self._codes_of.get(label, unseen) for label in labels), np.int64, labels.size)
 
     def _add(self, time: Floats, versions: Codes, facts: Codes, wrong: Bools) -> Iterator[float]:
         """Add labels to the block of their time; a block ends when a label of a later one comes."""
@@ -266,7 +266,7 @@ class Labels:
 
     def evidence_on_all(self, model: str) -> list[Evidence]:
         """Evidence on the feedback, and on the reference's error rate: it concerns no version."""
-        found = self.sources.evidence(model)
+        found = [self._of_sources(model)] if self.sources.labels else []
         if not self.unfit:
             return found
         expected, rate = (float(base.rate[self._overall]) for base in (self._reference, self._baseline))
@@ -289,15 +289,65 @@ class Labels:
             ),
         ]
 
+    def _of_sources(self, model: str) -> Evidence:
+        """Evidence that sources give labels that no honest source would give."""
+        accused = self.sources.accusations(affected=False)
+        first = accused[0] if accused else None
+        effect = 0.0
+        if first is not None:
+            odds = logit(np.array([first.rate, first.expected]))
+            effect = float(odds[0] - odds[1])
+        return Evidence(
+            model=model,
+            model_version=None,
+            group=SOURCES,
+            signal=SOURCES,
+            log_e=max(self.sources.log_e(), LOG_ZERO),
+            effect=effect,
+            floor=SOURCES_FLOOR,
+            n=first.labels if first is not None else 0,
+            onset=first.onset if first is not None else 0.0,
+            subjects=tuple(
+                Subject(indicator=party.source, signal=party.kind, rate=party.rate, expected=party.expected)
+                for party in accused[:MOST_SUBJECTS]
+            ),
+        )
+
     def accusations(self) -> tuple[Accusation, ...]:
-        """The sources whose labels must not reach retraining."""
-        return self.sources.accusations()
+        """Sources whose labels must not reach retraining: those not told yet, or with twice as many labels since."""
+        names = (*self._outcome.values, "(rare)", "(unseen)")
+        known = self.sources.accusations(affected=False)
+        told = {party.source: party.labels for party in known if party.labels >= 2 * self._told.get(party.source, 0)}
+        if not told:
+            return ()
+        self._told |= told
+        return tuple(
+            Accusation(
+                source=party.source,
+                kind=party.kind,
+                members=party.members,
+                labels=party.labels,
+                disagreements=party.disagreements,
+                expected=party.expected,
+                rate=party.rate,
+                predicted=names[party.direction[0]] if party.direction is not None else "",
+                label=names[party.direction[1]] if party.direction is not None else "",
+                log_e=party.log_e,
+                onset=party.onset,
+                first=party.first,
+                last=party.last,
+                prediction_ids=party.prediction_ids,
+            )
+            for party in self.sources.accusations()
+            if party.source in told
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
         return {
             "waiting": self._waiting.state(),
             "sources": self.sources.state(),
+            "told": dict(self._told),
             "names": list(self._names),
             "matched": self.matched,
             "unmatched": dict(self.unmatched),
@@ -316,6 +366,7 @@ class Labels:
         """Take up a saved state."""
         self._waiting.restore(state["waiting"])
         self.sources.restore(state["sources"])
+        self._told = dict(state["told"])
         self._names = list(state["names"])
         self.matched = state["matched"]
         self.unmatched = dict(state["unmatched"])

@@ -61,13 +61,15 @@ AGAINST_REFERENCE = (*RETRAINED, *FLIPPING, INPUTS, QUALITY)
 class Learned(NamedTuple):
     """What the monitor takes from a reference.
 
-    `baseline` is over all indicators, `errors` over error rates, `lines` over lost lines; `volume` is that of
+    `baseline` is over all indicators, `errors` over error rates; `confusion` (classes, classes) counts labels by predicted
+    and labelled class; `lines` over lost lines; `volume` is that of
     a timed reference.
     `with_labels` says whether `errors` rests on any label.
     """
 
     baseline: Baseline
     errors: Baseline
+    confusion: Ints
     lines: Baseline
     volume: UsualVolume | None
     with_labels: bool
@@ -129,9 +131,10 @@ class Monitor:
         retrained = np.where(np.isin(group_of, RETRAINED), settings.retrain_floor, 0.0)
         self._later = Shift(baseline, floor + retrained, shares)
         self._lines = Lines(model, learned.lines, learned.volume, settings)
-        self.labels = Labels(learned.enrichment.schema, learned.errors, settings, judged=learned.with_labels)
+        schema = learned.enrichment.schema
+        self.labels = Labels(schema, learned.errors, learned.confusion, settings, judged=learned.with_labels)
         self._pairs = Pairs(baseline, learned.errors, settings)
-        self._shadows = Shadows(learned.enrichment.schema.outcome.values, settings)
+        self._shadows = Shadows(schema.outcome.values, settings)
         self._creep = Creep(baseline)
         self._texts = tuple(indicator.text for indicator in self.questions.indicators)
         self._places = {one.text: (one.asked, one.yes) for one in self.questions.indicators}
@@ -201,7 +204,7 @@ class Monitor:
             self.labels.forget(name)
         stable, span = self._traffic.stable, (window.start, window.end)
         for name in profiles:
-            if stable in profiles and stable is not None and self._traffic.comparable(name):
+            if stable is not None and stable in profiles and self._traffic.comparable(name):
                 self._pairs.add_traffic(name, stable, profiles, span, self._versions[name].share)
         shares = {name: version.share for name, version in self._versions.items()}
         self._shadows.judge(window, stable, shares)

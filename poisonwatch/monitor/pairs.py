@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 LONGEST = 3600.0
 """Seconds of traffic that one block may span."""
 
+FLIPS_FLOOR, CONFIDENCE_FLOOR, ERRORS_FLOOR = 1.5, 1.5, 0.3
+"""What honest retrainings of real models stayed below, in log-odds: they flip more than the version that the surrogate was
+learned from, and their confidence moves more than attacks move it. Those of classes are settings.
+"""
+
 LABELS_LONGEST = 86400.0
 FEWEST_LABELS = 10
 """Labels that both versions must have in a block, and seconds that it may span."""
@@ -47,10 +52,10 @@ class Pairs:
         floor, clear = settings.canary_floor, settings.canary_page_floor
         floors = {
             CANARY_CLASS: (floor, clear),
-            CANARY_CONFIDENCE: (floor,),
-            CANARY_FLIPS: (settings.flip_floor,),
+            CANARY_CONFIDENCE: (CONFIDENCE_FLOOR,),
+            CANARY_FLIPS: (FLIPS_FLOOR,),
             CANARY_INPUTS: (floor,),
-            CANARY_ERRORS: (settings.label_floor,),
+            CANARY_ERRORS: (ERRORS_FLOOR,),
         }
         self._period = settings.period
         self._floor, self._clear = floor, clear

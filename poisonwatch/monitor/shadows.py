@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.waiting import Pairs
     from poisonwatch.profile.window import Window
-    from poisonwatch.types import Batch, Evidence, Floats, Ints
+    from poisonwatch.types import Batch, Evidence, Ints
 
 
 @dataclass(slots=True)
@@ -78,8 +78,7 @@ class Shadows:
         if beside is None:
             return []
         shadow = self._shadow
-        expected: Floats = shadow.expected()
-        return collect(model, name, beside.memory, shadow.bets, shadow.texts, expected, shadow.floor, stable)
+        return collect(model, name, beside.memory, shadow.bets, shadow.texts, shadow.rate, shadow.floor, stable)
 
     def forget(self, version: str) -> None:
         """A version is gone."""

@@ -23,7 +23,7 @@ from poisonwatch.profile.indicators import (
     number_rows,
 )
 from poisonwatch.profile.outlier import OUTLIER, Sampler
-from poisonwatch.profile.surrogate import Inputs
+from poisonwatch.profile.scorer import Inputs
 from poisonwatch.profile.words import TEXT_ROWS, Tokens, text_rows, tokens
 
 if TYPE_CHECKING:

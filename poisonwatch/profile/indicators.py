@@ -183,8 +183,7 @@ class Questions:
 
 def _marked_place(cuts: Floats, columns: int, codes: int, mark: int) -> int:
     """Where the counts of a mark begin in the vector; of the mark after the last one, the vector's length."""
-    rows = cuts.shape[0]
-    return 1 + 2 * rows + cuts.size + columns + codes + mark * (1 + codes)
+    return int(1 + 2 * cuts.shape[0] + cuts.size + columns + codes + mark * (1 + codes))
 
 
 def ask(
@@ -209,6 +208,12 @@ def ask(
         place = _marked_place(padded, len(columns), int(starts[-1]), number)
         indicators += _marked_indicators(mark, _MARK_GROUPS[mark], columns, sliced_rows(schema), starts, base, place)
     return _questions(indicators, numbers, padded, columns, starts, marks)
+
+
+def class_codes(outcome: Column) -> dict[str, int]:
+    """Codes of the classes that a label may name; what is not among them has the code of an unseen class."""
+    own = {value: 1 + code for code, value in enumerate(outcome.values)}
+    return own | dict.fromkeys(outcome.folded, folded_code(outcome))
 
 
 def sliced_rows(schema: Schema) -> tuple[int, ...]:

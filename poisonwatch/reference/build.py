@@ -17,6 +17,7 @@ from poisonwatch.profile.indicators import (
     ask,
     ask_errors,
     ask_lines,
+    class_codes,
     folded_code,
     sliced_rows,
     unseen_code,
@@ -93,7 +94,10 @@ class _Counted:
         self.rejected: dict[str, int] = {}
         self.seen = 0
         self._rows = list(sliced_rows(found.schema))
-        self._classes = {name: 1 + code for code, name in enumerate(found.schema.outcome.values)}
+        self._outcome = found.schema.outcome
+        self._codes = class_codes(self._outcome)
+        classes = len(self._outcome.values) + 2
+        self.confusion = np.zeros((classes, classes), np.int64)
 
     def add(self, batch: Batch, rejected: dict[str, int]) -> None:
         """Count a batch."""
@@ -110,9 +114,11 @@ class _Counted:
                 self.tally.add(slot, profile)
                 self.total += profile
         of = np.flatnonzero(batch.labels != "")
-        if of.size and self._classes:
-            labels = np.fromiter((self._classes.get(label, -1) for label in batch.labels[of]), np.int64, of.size)
+        if of.size and self._codes:
+            unseen = unseen_code(self._outcome)
+            labels = np.fromiter((self._codes.get(label, unseen) for label in batch.labels[of]), np.int64, of.size)
             wrong = labels != batch.codes[0, of]
+            np.add.at(self.confusion, (batch.codes[0, of] - 1, labels - 1), 1)
             facts = batch.codes[self._rows][:, of]
             self.labelled += self.errors.count(np.empty((0, of.size)), facts, wrong[None])
 
@@ -153,6 +159,7 @@ def _conclude(
         blind=fitted.blind,
         outcome=measured(outcome),
         errors=measured(describe_errors(counted.errors, counted.labelled, overall)),
+        confusion=counted.confusion.tolist(),
         lines=measured(describe(ask_lines(), lines, lines[None], lines[None])),
         volume=measured_volume(
             None if counted.tally is None else describe_volume(counted.tally.volume, counted.tally.start)

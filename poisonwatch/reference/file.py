@@ -85,6 +85,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
     `versions` has, by model version, how many predictions carried it: at most 16, the most frequent first.
     `first` and `last` are event times; without times (`timed` false) records were taken as exchangeable.
+    `confusion` counts labels by predicted and labelled class, with one more each for rare and for unseen classes.
     `quality` is the surrogate's; `blind` says what cannot be watched, and why.
     """
 
@@ -105,6 +106,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     blind: dict[str, str]
     outcome: Measured
     errors: Measured
+    confusion: list[list[int]]
     lines: Measured
     volume: MeasuredVolume | None
     sha256: str = ""

@@ -7,14 +7,14 @@ bounded, evenly spread sample; other records are new to the fit as live ones are
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from poisonwatch.errors import MissingExtraError
 from poisonwatch.profile.enrich import Enrichment, feature_codes, feature_numbers
 from poisonwatch.profile.indicators import code_count, code_rows, embedding_width, text_rows
-from poisonwatch.profile.surrogate import Inputs
+from poisonwatch.profile.scorer import Inputs
 from poisonwatch.profile.words import text_rows as rows_of_text
 from poisonwatch.profile.words import tokens
 from poisonwatch.reference.file import FittedFile
@@ -140,5 +140,7 @@ def _sample(batches: Iterable[Batch], stride: int, words: WordCounts) -> Batch:
         of = np.flatnonzero((seen + np.arange(batch.time.size)) % stride == 0)
         seen += batch.time.size
         kept.append(dataclasses.replace(batch, **{name: getattr(batch, name)[..., of] for name in columns}))
-    joined = {name: np.concatenate([getattr(batch, name) for batch in kept], axis=-1) for name in columns}
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(batch, name) for batch in kept], axis=-1) for name in columns
+    }
     return dataclasses.replace(kept[0], **joined)

@@ -31,7 +31,7 @@ def _columns(piece: Piece) -> dict[str, Any]:
 
 def _select(piece: P, which: slice | Bools | Ints, **changes: Any) -> P:
     """The records chosen by an index."""
-    chosen = {name: column[..., which] for name, column in _columns(piece).items()}
+    chosen: dict[str, Any] = {name: column[..., which] for name, column in _columns(piece).items()}
     return dataclasses.replace(piece, **chosen, **changes)
 
 
@@ -55,9 +55,12 @@ def without(piece: Piece, keep: Bools) -> Piece:
 
 def join(first: Piece, second: Piece) -> Piece:
     """Two neighbouring pieces of one lane as one."""
-    both = {name: np.concatenate((column, _columns(second)[name]), axis=-1) for name, column in _columns(first).items()}
-    if isinstance(first, Feedback) or isinstance(second, Feedback):
+    both: dict[str, Any] = {
+        name: np.concatenate((column, _columns(second)[name]), axis=-1) for name, column in _columns(first).items()
+    }
+    if isinstance(first, Feedback):
         return dataclasses.replace(first, **both)
+    assert isinstance(second, Batch)  # noqa: S101 - a lane holds one kind
     versions = tuple(dict.fromkeys((*first.versions, *second.versions)))
     recode = np.array([versions.index(name) for name in second.versions], np.int32)
     both["version"] = np.concatenate((first.version, recode[second.version] if recode.size else second.version))
