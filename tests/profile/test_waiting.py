@@ -215,16 +215,19 @@ def test_the_sample_is_uniform_and_large_enough() -> None:
     assert missed.sum() <= 2 * CROWDED * expected
 
 
-def test_under_steady_traffic_the_level_only_rises() -> None:
-    """Few waiting right after a rise, or half of them dropped, is no reason to fall: it would crowd and rise for ever."""
-    waiting, n = Waiting(1 << 12, 2, 40_000.0), 600_000
-    whole, levels = distinct(n, rate=6.0), [0]
-    for first in range(0, n, 500):
+def test_after_a_burst_the_level_falls_to_what_the_traffic_needs_and_no_further() -> None:
+    """At a lower rate it falls step by step and stays: falling on would crowd the store a horizon later, and rise again."""
+    waiting = Waiting(1 << 12, 2, HORIZON)
+    put(waiting, distinct(400_000, rate=400.0), range(0, 400_000, 5000))
+    calm, levels = distinct(100_000, rate=20.0, first=10**6), [waiting.level]
+    begun = HORIZON - calm.time[0]
+    for first in range(0, calm.ids.size, 500):
         piece = slice(first, first + 500)
-        waiting.put(whole.ids[piece], whole.time[piece], whole.version[piece], whole.facts[:, piece])
+        waiting.put(calm.ids[piece], calm.time[piece] + begun, calm.version[piece], calm.facts[:, piece])
         levels.append(waiting.level)
-    assert levels == sorted(levels)
-    assert 240_000 / 2 ** levels[-1] > (1 << 12) / 8
+    assert levels == sorted(levels, reverse=True)
+    assert levels[0] > levels[-1] > 0
+    assert 20.0 * HORIZON / 2 ** levels[-1] > (1 << 12) / 8
 
 
 def test_when_traffic_falls_the_sample_grows_again() -> None:
