@@ -293,8 +293,7 @@ class Sources:
         party = {name: column[:size] for name, column in p.party.items()}
         party["suspected"][:] = (party["m"] >= SUSPECTED) | party["accused"]
         steady = (party["labels"] >= SETTLED_LABELS) & (party["last"] - party["first"] >= SETTLED_TIME)
-        for part in self._pending:
-            self._fold(part, party["suspected"], steady)
+        self._fold(_joined(self._pending), party["suspected"], steady)
         self._pending, self._held = [], 0
         if self.contradicted.added - self._searched >= SEARCH_EVERY:
             self._searched = self.contradicted.added
@@ -414,6 +413,14 @@ class Sources:
         self.labels, self._groups, self._searched, self._block, self._held = state["numbers"]
         self.began, self.clock = state["times"].tolist()
         self._pending = [dict(part) for part in state["pending"]]
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The parts of a block as one: how it was cut must not fade one part by the next."""
+    starts = np.cumsum([0, *(part["cells"].shape[0] for part in parts)])
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    whole["of"] = np.concatenate([part["of"] + start for part, start in zip(parts, starts, strict=False)])
+    return whole
 
 
 def _reference_rates(confusion: Ints) -> Floats:
