@@ -106,7 +106,8 @@ class Surrogate:
     """The model of normal answers, and what its errors are.
 
     `classes` (k,) ascending are the classes, of `class_count`, that the reference has often enough to have an opinion
-    on; `margin` is half the 90 % quantile of the absolute error of `excess` on records it was not fitted on;
+    on; `margin` >= 0 is by how much another class must win for a flip: half the 90 % quantile of the absolute error of
+    `excess` on records it was not fitted on, with a floor;
     `residuals` has one table per class of `classes`, without values where the reference logs no confidence.
     """
 

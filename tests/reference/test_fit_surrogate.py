@@ -19,6 +19,7 @@ from poisonwatch.profile.surrogate import FEWEST_OF_CLASS
 from poisonwatch.profile.words import tokens
 from poisonwatch.reference.fit_surrogate import (
     FEWEST_TO_LEARN,
+    LEAST_MARGIN,
     MANY_SCORES,
     MOST_CLASSES,
     ONE_SCORE,
@@ -99,7 +100,8 @@ def test_the_exported_trees_say_what_scikit_learn_says(scores: int) -> None:
         ]
         with threadpool_limits(1):
             expected.append(HistGradientBoostingRegressor(**settings).fit(design[0], target).predict(design[1]))
-    found = fit_trees(inputs, CODES, targets).scores(others)
+    with threadpool_limits(1):
+        found = fit_trees(inputs, CODES, targets).scores(others)
     assert (others.codes[0] == 4).any()
     assert np.ptp(found) > 1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
@@ -152,7 +154,14 @@ def test_shuffled_inputs_leave_a_surrogate_blind(kind: str) -> None:
 )
 def test_who_is_blind(change: dict[str, Any], *, blind: bool) -> None:
     """Not clearly better than the most frequent answer, or missing most wrong answers; few records show little."""
-    base = {"kind": "trees", "n": 5000, "agreement": 0.9, "majority": 0.8, "correlation": 0.9, "flip_rate": 0.01}
+    base: dict[str, Any] = {
+        "kind": "trees",
+        "n": 5000,
+        "agreement": 0.9,
+        "majority": 0.8,
+        "correlation": 0.9,
+        "flip_rate": 0.01,
+    }
     assert Quality(**(base | {"sees": 0.8} | change)).blind == blind
 
 
@@ -219,6 +228,15 @@ def test_a_model_without_confidence_still_has_flips() -> None:
     assert 0 < found.flipped.sum() < 75
     assert np.isnan(found.surprise).all()
     assert np.isnan(found.surrogate.compare(found.surrogate.scores(inputs), predicted, confidence)[1]).all()
+
+
+def test_what_is_near_the_border_is_no_flip() -> None:
+    """However well the surrogate fits, another class must win by `LEAST_MARGIN`: honest retraining moves that much."""
+    inputs = table(17, 1500)
+    odds = np.nan_to_num(inputs.numbers[0])
+    found = fitted(inputs, (odds > 0) * 1, expit(np.abs(odds)))
+    assert found.quality.correlation > 0.99
+    assert found.surrogate.margin == LEAST_MARGIN
 
 
 def test_wrong_answers_flip_as_often_as_quality_says() -> None:
