@@ -123,7 +123,7 @@ def _sources(pool: ProcessPoolExecutor, seeds: Sequence[int]) -> None:
     _table(
         f"{colluders.COLLUDERS} coordinated sources among {colluders.HONEST:,} honest ones: labels that each gave until it was "
         "named. Target: all, 15; no honest one",
-        ("", "median", "90th percentile", "found", "honest sources named", "other parties named"),
+        ("", "median", "90th percentile", "found", "honest sources named", "cohorts and attributes named"),
         [(*_row("each colluder", items), str(honest), str(others))],
     )
 

@@ -11,9 +11,9 @@ from poisonwatch.config import DetectionConfig, budget_seconds
 from poisonwatch.detect.sources import Sources, Votes
 
 HONEST, COLLUDERS = 2000, 20
-LABELS = 100_000
-A_DAY = 10_000
-BEGIN = 40_000
+LABELS = 75_000
+A_DAY = 4_000
+BEGIN = 15_000
 """The label from which on the colluders take part."""
 
 PART = 0.01
@@ -24,7 +24,7 @@ MODEL_ERROR = 0.05
 SHARE = 0.10
 """Of the budget."""
 
-STEP = 50
+STEP = 100
 """Labels between two looks at the accusations."""
 
 
