@@ -41,6 +41,9 @@ FEWEST_BLOCKS = 20
 PRIOR = 500.0
 """Predictions that the whole day's rate weighs in every cell, at most."""
 
+NEGLIGIBLE = 0.05
+"""Standard error of a cell's log-odds up to which a season that cannot be told from it is smaller than any floor."""
+
 LABELS_Z = 2.0
 """How many standard errors of the reference the null of error rates allows for: labels are few."""
 
@@ -199,6 +202,7 @@ def _season(asked: Floats, yes: Floats) -> Season:
 
     With rates of cells spread by s around p, a cell's prior is p (1 - p) / s^2 predictions (the beta distribution of that
     spread; Efron, Morris 1975), from an upper bound on s, so that a cell off the mean is not dragged out of its bounds.
+    Where no season is seen (chi-square at 5 %) and one that stays unseen would not matter, all cells are the whole day's.
     """
     from scipy.special import chdtri  # noqa: PLC0415
 
@@ -208,7 +212,10 @@ def _season(asked: Floats, yes: Floats) -> Season:
     spread = ((yes - asked * mean) ** 2 / np.maximum(asked * mean * (1 - mean), TINY)).sum(axis=0)
     excess = spread * free / chdtri(free, 0.95) - free
     prior = np.clip(total / np.maximum(excess, TINY), 1.0, PRIOR)
-    asked, yes = asked + prior, yes + prior * mean
+    error = 1 / np.sqrt(np.maximum(total / (free + 1) * mean * (1 - mean), TINY))
+    level = (spread <= chdtri(free, 0.05)) & (error <= NEGLIGIBLE)
+    asked = np.where(level, total, asked + prior)
+    yes = np.where(level, total * mean, yes + prior * mean)
     low, high = _bounds(asked, yes, REFERENCE_ERROR_Z)
     return Season(yes / asked, low, high)
 

@@ -318,6 +318,23 @@ def test_cells_are_the_sharper_the_more_they_resemble_each_other() -> None:
     assert np.median((steep.high - steep.low)[middle]) == pytest.approx(alone, rel=0.25)
 
 
+def test_hours_that_are_alike_are_as_sharp_as_the_whole_day() -> None:
+    """With many records and no cycle the hours have the bounds of the day, in all but some of 5 % of references; else never.
+
+    Up to a binomial's extreme quantile. A cycle of a tenth is seen and keeps its hours.
+    """
+    rng = np.random.default_rng(40)
+    apart = 0
+    for _ in range(40):
+        found = describe_history(ONE, tally_of(rng, np.zeros(7), 200, 0 * CYCLE).history())
+        assert found.season is not None
+        apart += not np.allclose(found.season.high[:, 0], found.high[0], atol=1e-3)
+    assert apart <= binom.ppf(1 - FAR, 40, 0.05)
+    found = describe_history(ONE, tally_of(rng, np.zeros(7), 200, CYCLE / 12).history())
+    assert found.season is not None
+    assert np.ptp(found.season.high) > 0.1
+
+
 def test_a_cycle_is_no_noise() -> None:
     """With the hours' rates removed a cycle enters neither the design effect nor the noise of the days."""
     found = describe_history(ONE, tally_of(np.random.default_rng(33), np.zeros(14), 200).history())
