@@ -267,6 +267,9 @@ class Sources:
                 p.party["accused"][party] = self._guilty(party)
             p.party["accused"][who] &= m >= SUSPECTED
             suspected[one] = m >= SUSPECTED
+        # Row 0 stood in for the rows that were not asked; how often depends on how the labels were cut.
+        for name in ("cusum", "since", "n", "d", "expected"):
+            r[name][0] = 0
         return suspected
 
     def _guilty(self, slot: int) -> bool:
@@ -396,7 +399,7 @@ class Sources:
             "seen": self.others.seen.copy(),
             "numbers": [self.labels, self._groups, self._searched, self._block, self._held],
             "times": np.array([self.began, self.clock]),
-            "pending": [dict(part) for part in self._pending],
+            "pending": [_joined(self._pending)] if self._pending else [],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
