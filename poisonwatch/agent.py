@@ -94,6 +94,7 @@ class Watched:
     monitor: Monitor
     standing: Standing = field(default_factory=Standing)
 
+
 class App:
     """All state of the agent, owned by the thread that runs the loop.
 
@@ -339,6 +340,11 @@ def _model_snapshot(name: str, watched: Watched) -> ModelSnapshot:
         alerts=tuple(watched.standing.alerts.values()),
         decisions=tuple(watched.standing.decisions.values()),
         late=watched.monitor.late,
+        unproven=watched.reference.unproven,
+        quality=watched.reference.measures(),
+        blind=watched.reference.blind,
+        feedback=watched.monitor.labels.view(),
+        displacement=watched.monitor.displacement,
     )
 
 
@@ -348,6 +354,8 @@ def _provenance(reference: Reference) -> dict[str, Any]:
         "sha256": reference.sha256,
         "records": reference.records,
         "timed": reference.timed,
+        "unproven": reference.unproven,
+        "blind": reference.blind,
         "origins": msgspec.to_builtins(reference.origins),
     }
 

@@ -95,6 +95,12 @@ def references_of(config: Config) -> dict[str, Reference]:
         except PoisonwatchError as error:
             msg = f"{place}: {error}"
             raise BaselineError(msg) from None
+        if model.reference_sha256 is not None and reference.sha256 != model.reference_sha256:
+            msg = (
+                f"{place}: {model.reference} has the SHA-256 {reference.sha256}, not the one in reference_sha256: put the "
+                "right reference back, or pin this one after looking at it with `poisonwatch reference show`"
+            )
+            raise BaselineError(msg)
         named = reference.schema.model
         if named not in {None, model.name}:
             msg = f"{place}: {model.reference} is the reference of the model {named!r}, not of {model.name!r}"
@@ -104,15 +110,22 @@ def references_of(config: Config) -> dict[str, Reference]:
 
 
 def learn(
-    paths: Sequence[Path], model: str | None, progress: Callable[[int], None] | None = None, *, always: bool = False
+    paths: Sequence[Path],
+    model: str | None,
+    progress: Callable[[int], None] | None = None,
+    *,
+    always: bool = False,
+    unproven: bool = False,
 ) -> Reference:
-    """Read a built reference, or learn one from logs (`always`, or when there are several).
+    """Read a built reference, or learn one from logs (`always`, or when there are several); see `reference.build`.
 
     Raises:
         BaselineError: when they make none; begins with their names.
     """
     try:
-        return build(paths, model, progress) if always or len(paths) > 1 else load_or_build(paths[0], model, progress)
+        if always or len(paths) > 1:
+            return build(paths, model, progress, unproven=unproven)
+        return load_or_build(paths[0], model, progress)
     except BaselineError as error:
         told, names = str(error), ", ".join(map(str, paths))
         msg = told if any(told.startswith(f"{path}: ") for path in paths) else f"{names}: {told}{_remedy(told)}"

@@ -178,6 +178,7 @@ def replay(
         raise PoisonwatchError(msg)
     with _progress("reference", [reference]) as advance:
         learned = learn([reference], model, advance)
+    _say_blind(learned.blind)
     with _progress("replay", [*predictions, *feedback]) as advance:
         app = assemble(
             learned, predictions, feedback, detection=detection, journal=journal, tell=meter.hear, progress=advance
@@ -201,16 +202,26 @@ def reference() -> None:
 @click.argument("logs", nargs=-1, required=True, type=FILE)
 @click.option("--out", required=True, type=FILE, help="Where to write the reference.")
 @click.option("--model", help="The model to learn, where the logs hold several.")
-def reference_build(logs: tuple[Path, ...], out: Path, model: str | None) -> None:
+@click.option(
+    "--from-live", is_flag=True, help="The logs are live traffic that nobody has looked at: mark it as unproven."
+)
+def reference_build(logs: tuple[Path, ...], out: Path, model: str | None, from_live: bool) -> None:  # noqa: FBT001
     """Learn what normal predictions look like from LOGS that are known to be clean."""
     from poisonwatch.assemble import learn
     from poisonwatch.reference.file import save
 
     _check_output("--out", out, logs)
-    with _progress("reference", [*logs, *logs]) as advance:
-        learned = learn(logs, model, advance, always=True)
+    with _progress("reference", [*logs, *logs, *logs]) as advance:
+        learned = learn(logs, model, advance, always=True, unproven=from_live)
     save(learned, out)
     click.echo(f"{out}: learned from {learned.records} predictions, SHA-256 {learned.sha256}")
+    _say_blind(learned.blind)
+
+
+def _say_blind(blind: dict[str, str]) -> None:
+    """What a reference gives no ground to watch must not look like silence."""
+    for what, why in sorted(blind.items()):
+        click.echo(f"warning: blind to {what}: {why}", err=True)
 
 
 @reference.command("show")

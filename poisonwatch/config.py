@@ -92,6 +92,11 @@ class ModelConfig(_Part):
 
     name: str = Field(min_length=1, max_length=128, description="As the records' `model` says it.")
     reference: Path = Field(description="A reference built by `poisonwatch reference build`, or a trusted log.")
+    reference_sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 that the reference must have, as `reference build` says it; another one is refused.",
+    )
     stable: str | None = Field(
         None, description="The version that others are compared with; by default the oldest that still runs."
     )

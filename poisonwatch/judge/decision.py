@@ -71,21 +71,9 @@ def decide(
             summary=summary,
         )
 
-    if harm and harm[0].group not in PROOFS:
-        missing = "What is missing for a rollback: labels, or another version on the same traffic."
-        return decision(Action.HOLD, Reason.PROOF_MISSING, harm, f"{harm[0].summary} {missing}")
     if harm:
         target = _target(facts, versions, alerts, before, clean, fewest)
-        why = harm[0].summary
-        if target is None:
-            return decision(
-                Action.HOLD,
-                Reason.NO_CLEAN_TARGET,
-                harm,
-                f"{why} No version to roll back to is known to be older or trusted, and clean.",
-            )
-        reason = Reason.MORE_ERRORS if harm[0].group in {ERRORS, SLICE_ERRORS} else Reason.WORSE_THAN_STABLE
-        return decision(Action.ROLLBACK, reason, harm, f"{why} Roll back to {target}.", target)
+        return decision(*_on_harm(harm, target))
     pending = [alert for alert in own if alert.severity is Severity.PAGE]
     if pending:
         return decision(
@@ -103,6 +91,19 @@ def decide(
     if drift:
         return decision(Action.KEEP, Reason.INPUTS_MOVED, drift, drift[0].summary)
     return decision(Action.KEEP, Reason.HEALTHY, [], f"{name} answers as the reference says it should.")
+
+
+def _on_harm(harm: list[Alert], target: str | None) -> tuple[Action, Reason, list[Alert], str, str | None]:
+    """What to do about a version that does harm, the best proven first: roll back on proof, and only to a clean version."""
+    first, why = harm[0], harm[0].summary
+    if first.group not in PROOFS:
+        missing = "What is missing for a rollback: labels, or another version on the same traffic."
+        return Action.HOLD, Reason.PROOF_MISSING, harm, f"{why} {missing}", None
+    if target is None:
+        missing = "No version to roll back to is known to be older or trusted, and clean."
+        return Action.HOLD, Reason.NO_CLEAN_TARGET, harm, f"{why} {missing}", None
+    reason = Reason.MORE_ERRORS if first.group in {ERRORS, SLICE_ERRORS} else Reason.WORSE_THAN_STABLE
+    return Action.ROLLBACK, reason, harm, f"{why} Roll back to {target}.", target
 
 
 def is_clean(name: str, alerts: Mapping[str, Alert], before: Mapping[str, Decision]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -45,6 +45,21 @@ STORE = 1 << 25
 
 MOST_NAMES = 4096
 """Versions that are told apart among the predictions that wait."""
+
+
+class FeedbackView(NamedTuple):
+    """What is shown of a model's labels.
+
+    `agreement` is Fleiss' kappa over predictions with several labels, None where there are too few. `waiting_share` of the
+    predictions can meet their label: traffic beyond the store is sampled.
+    """
+
+    matched: int
+    unmatched: dict[str, int]
+    accused: int
+    agreement: float | None
+    waiting_share: float
+    unfit: bool
 
 
 @dataclass(slots=True)
@@ -231,10 +246,24 @@ class Labels:
         """A version is gone."""
         self._versions.pop(version, None)
 
-    def totals(self, version: str) -> Ints | None:
-        """All that labels said of a version: a profile of `questions`."""
+    def totals(self, version: str) -> tuple[int, int]:
+        """How many labels of a version's predictions counted, and how many of them contradicted it."""
         known = self._versions.get(version)
-        return None if known is None else known.totals
+        if known is None:
+            return 0, 0
+        overall = self.questions.indicators[self._overall]
+        return int(known.totals[overall.asked]), int(known.totals[overall.yes])
+
+    def view(self) -> FeedbackView:
+        """What is shown of the labels."""
+        return FeedbackView(
+            matched=self.matched,
+            unmatched=dict(self.unmatched),
+            accused=len(self.sources.accusations(affected=False)),
+            agreement=self.sources.agreement.kappa(),
+            waiting_share=2.0**-self._waiting.level,
+            unfit=self.unfit,
+        )
 
     def evidence(self, model: str, name: str) -> list[Evidence]:
         """Evidence that a version errs more than the reference says."""

@@ -52,6 +52,7 @@ RETRAINED = (OUTPUTS, CONFIDENCE_FALL, SLICE_CONFIDENCE)
 """What an honest retraining moves."""
 
 FLIPPING = (FLIPS, SLICE_FLIPS)
+DAY = 86400.0
 HARMFUL = frozenset([*RETRAINED, *FLIPPING, ERRORS, SLICE_ERRORS])
 """What no traffic may show that the rolling baseline is fed with."""
 
@@ -101,11 +102,14 @@ class _Version:
 
 
 class VersionView(NamedTuple):
-    """What is shown of a version: counts since it was first seen, of labels too; distances over recent windows; evidence."""
+    """What is shown of a version.
+
+    Counts since it was first seen; labels that counted, and how many of them contradicted it; distances over recent windows.
+    """
 
     facts: VersionFacts
     totals: Ints
-    labels: Ints | None
+    labels: tuple[int, int]
     distances: dict[str, dict[str, float]]
     evidence: list[Evidence]
 
@@ -152,6 +156,11 @@ class Monitor:
     def late(self) -> int:
         """Predictions that came after their window was judged."""
         return self._windows.late
+
+    @property
+    def displacement(self) -> float:
+        """How far the rolling baseline has been moved from the reference: the largest of all indicators, in log-odds."""
+        return float(np.abs(self._creep.displacement).max(initial=0.0))
 
     def absorb(self, batch: Batch) -> Iterator[Report]:
         """Take a micro-batch; yield a report for every window it closes."""
@@ -297,7 +306,9 @@ class Monitor:
         """The evidence with what its past says: since when by another method, and whether it came slowly."""
         onset = version.past.onset(evidence, self._places)
         slow = version.past.is_slow(
-            evidence, lambda e: self._creep.is_slow(self._texts.index(e.subjects[0].indicator), e.effect)
+            evidence,
+            int(version.judged // DAY),
+            lambda e: self._creep.is_slow(self._texts.index(e.subjects[0].indicator), e.effect),
         )
         if onset is None and not slow:
             return evidence

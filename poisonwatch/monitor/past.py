@@ -20,7 +20,7 @@ class Past:
     def __init__(self, size: int) -> None:
         self._history = History(size)
         self._onsets: dict[str, float | None] = {}
-        self._slow: dict[str, bool] = {}
+        self._slow: dict[str, tuple[int, bool]] = {}
 
     def note(self, start: float, profile: Ints) -> None:
         """Take a closed window's profile (size,) into account."""
@@ -36,18 +36,23 @@ class Past:
             self._onsets[evidence.group] = second_opinion(*series)
         return self._onsets.get(evidence.group)
 
-    def is_slow(self, evidence: Evidence, judge: Callable[[Evidence], bool]) -> bool:
-        """Was the effect reached over days? `judge` is asked when the evidence first fires."""
+    def is_slow(self, evidence: Evidence, day: int, judge: Callable[[Evidence], bool]) -> bool:
+        """Was the effect reached over days? `judge` is asked once a day while the evidence fires, until it says so."""
         if evidence.log_e < FIRES or not evidence.subjects:
             self._slow.pop(evidence.group, None)
             return False
-        if evidence.group not in self._slow:
-            self._slow[evidence.group] = judge(evidence)
-        return self._slow[evidence.group]
+        asked, slow = self._slow.get(evidence.group, (-1, False))
+        if not slow and asked != day:
+            self._slow[evidence.group] = asked, slow = day, judge(evidence)
+        return slow
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
-        return {"history": self._history.state(), "onsets": dict(self._onsets), "slow": dict(self._slow)}
+        return {
+            "history": self._history.state(),
+            "onsets": dict(self._onsets),
+            "slow": {group: list(known) for group, known in self._slow.items()},
+        }
 
     @classmethod
     def restored(cls, size: int, state: dict[str, Any]) -> Past:
@@ -55,5 +60,5 @@ class Past:
         past = cls(size)
         past._history.restore(state["history"])
         past._onsets = dict(state["onsets"])
-        past._slow = dict(state["slow"])
+        past._slow = {group: (day, slow) for group, (day, slow) in state["slow"].items()}
         return past

@@ -43,8 +43,16 @@ FEWEST_RECORDS = 100
 LONGEST_LINE = 1 << 20
 
 
-def build(paths: Sequence[Path], model: str | None = None, progress: Callable[[int], None] | None = None) -> Reference:
-    """Learn a reference from trusted logs. `progress` is called with bytes read; every log is read three times.
+def build(
+    paths: Sequence[Path],
+    model: str | None = None,
+    progress: Callable[[int], None] | None = None,
+    *,
+    unproven: bool = False,
+) -> Reference:
+    """Learn a reference from trusted logs, or from live ones that nobody has looked at (`unproven`).
+
+    `progress` is called with bytes read; every log is read three times.
 
     Raises:
         BaselineError: when the logs cannot be read or do not make a reference.
@@ -65,7 +73,9 @@ def build(paths: Sequence[Path], model: str | None = None, progress: Callable[[i
     counted = _Counted(questions, found)
     for batch, rejected in _batches(paths, found, progress):
         counted.add(fitted.apply(batch, counted.seen), rejected)
-    return _conclude(paths, found, fitted, cuts, counted)
+    draft = _conclude(paths, found, fitted, cuts, counted)
+    draft = msgspec.structs.replace(draft, unproven=unproven)
+    return msgspec.structs.replace(draft, sha256=digest(draft))
 
 
 def _batches(
@@ -141,7 +151,7 @@ def _conclude(
         else describe_history(questions, counted.tally.history(), total)
     )
     overall = next(n for n, indicator in enumerate(counted.errors.indicators) if indicator.asked == 0)
-    draft = Reference(
+    return Reference(
         format=FORMAT,
         origins=[_origin(path) for path in paths],
         records=int(total[0]),
@@ -156,7 +166,9 @@ def _conclude(
         cuts=cuts,
         fitted=fitted.file(),
         quality=fitted.quality,
-        blind=fitted.blind,
+        blind=fitted.blind
+        | ({} if found.labels else {"errors": "the reference has no labels to know the error rate by"}),
+        unproven=False,
         outcome=measured(outcome),
         errors=measured(describe_errors(counted.errors, counted.labelled, overall)),
         confusion=counted.confusion.tolist(),
@@ -165,7 +177,6 @@ def _conclude(
             None if counted.tally is None else describe_volume(counted.tally.volume, counted.tally.start)
         ),
     )
-    return msgspec.structs.replace(draft, sha256=digest(draft))
 
 
 def load_or_build(path: Path, model: str | None = None, progress: Callable[[int], None] | None = None) -> Reference:

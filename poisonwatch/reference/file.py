@@ -86,7 +86,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     `versions` has, by model version, how many predictions carried it: at most 16, the most frequent first.
     `first` and `last` are event times; without times (`timed` false) records were taken as exchangeable.
     `confusion` counts labels by predicted and labelled class, with one more each for rare and for unseen classes.
-    `quality` is the surrogate's; `blind` says what cannot be watched, and why.
+    `quality` is the surrogate's; `blind` says what cannot be watched, and why; `unproven` that it was learned from live
+    traffic, which nobody has looked at.
     """
 
     format: int
@@ -104,12 +105,25 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     fitted: FittedFile
     quality: Quality | None
     blind: dict[str, str]
+    unproven: bool
     outcome: Measured
     errors: Measured
     confusion: list[list[int]]
     lines: Measured
     volume: MeasuredVolume | None
     sha256: str = ""
+
+    def measures(self) -> dict[str, float]:
+        """The surrogate's quality by measure; empty where there is none."""
+        of = self.quality
+        if of is None:
+            return {}
+        return {
+            "agreement": of.agreement,
+            "sees": of.sees,
+            "flip_rate": of.flip_rate,
+            "correlation": of.correlation,
+        }
 
     def enrichment(self) -> Enrichment:
         """What is asked of live predictions beyond what they say.
@@ -189,7 +203,8 @@ def in_words(reference: Reference) -> str:
     lines = [
         f"model           {reference.schema.model or '(not named)'}",
         f"sha256          {reference.sha256}",
-        f"learned from    {', '.join(origin.name for origin in reference.origins)}",
+        f"learned from    {', '.join(origin.name for origin in reference.origins)}"
+        + (" (live traffic: unproven)" if reference.unproven else ""),
         f"predictions     {reference.records} ({sum(reference.rejected.values())} lines rejected)",
         f"time            {span}",
         f"model versions  {', '.join(f'{name} ({n})' for name, n in reference.versions.items()) or '(none named)'}",

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from poisonwatch import __version__
-from poisonwatch.profile.indicators import CONFIDENCE, OUTCOME
+from poisonwatch.profile.indicators import CONFIDENCE, FLIPPED, OUTCOME
 from poisonwatch.types import Action, AlertState, Severity
 
 if TYPE_CHECKING:
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from poisonwatch.monitor.machine import VersionView
+    from poisonwatch.profile.indicators import Questions
     from poisonwatch.sinks.snapshot import ModelSnapshot, Published, Snapshot
 
 MOST_DISTANT = 20
 """Columns whose distances are exported: those that moved most."""
+
+UNMATCHED = ("unknown_prediction", "outside_sample")
+"""Reasons why a label met no prediction that every model exports from the start."""
 
 REASONS = ("malformed", "not_an_object", "wrong_type", "missing_timestamp", "missing_prediction", "too_long")
 """Reasons of rejection that every source exports from the start."""
@@ -55,6 +59,18 @@ CATALOGUE: dict[str, Described] = {
     "poisonwatch_distance": Described(G, "Distance of recent predictions from the reference, for people to read; it raises no alert.", (*VERSION, "column", "distance")),
     "poisonwatch_predictions": Described(C, "Predictions that were judged, by predicted class.", (*VERSION, "class")),
     "poisonwatch_prediction_confidence_ratio": Described(H, "Confidence of the predictions, cut at the reference's quantiles.", VERSION),
+    "poisonwatch_flips": Described(C, "Predictions of which the surrogate says another class.", VERSION),
+    "poisonwatch_labels": Described(C, "Labels that came back and counted, by whether they agree with the prediction.", (*VERSION, "verdict")),
+    "poisonwatch_feedback_unmatched": Described(C, "Labels that met no prediction, by reason.", ("model", "reason")),
+    "poisonwatch_feedback_matched": Described(C, "Labels that met their prediction.", ("model",)),
+    "poisonwatch_feedback_accused_sources": Described(G, "Sources of labels, and what they share, that are accused now.", ("model",)),
+    "poisonwatch_feedback_agreement_ratio": Described(G, "Fleiss' kappa between the sources of labels, over predictions with several.", ("model",)),
+    "poisonwatch_feedback_waiting_ratio": Described(G, "Share of the predictions that can meet their label: beyond the store's size they are sampled.", ("model",)),
+    "poisonwatch_surrogate_quality_ratio": Described(G, "Quality of the surrogate on predictions that it was not fitted on.", ("model", "measure")),
+    "poisonwatch_blind_info": Described(G, "What the reference gives no ground to watch.", ("model", "what")),
+    "poisonwatch_baseline_displacement_log_odds": Described(G, "How far the rolling baseline has moved from the reference.", ("model",)),
+    "poisonwatch_reference_unproven": Described(G, "Whether the reference was learned from live traffic.", ("model",)),
+    "poisonwatch_reference_unfit": Described(G, "Whether the first labels refuted the reference's error rate.", ("model",)),
     "poisonwatch_last_prediction_timestamp_seconds": Described(G, "Largest event time of a version's predictions.", VERSION),
     "poisonwatch_reference_predictions": Described(G, "Predictions that the model's reference rests on.", ("model",)),
     "poisonwatch_reference_info": Described(G, "Identity of the model's reference.", ("model", "sha256")),
@@ -142,6 +158,7 @@ def _add_model(families: dict[str, Any], model: ModelSnapshot) -> None:
     _add(families, "poisonwatch_reference_predictions", (model.model,), model.reference_predictions)
     _add(families, "poisonwatch_reference_info", (model.model, model.reference), 1)
     _add(families, "poisonwatch_predictions_late", (model.model,), model.late)
+    _add_feedback(families, model)
     for decision in model.decisions:
         version = (model.model, decision.model_version)
         for action in Action:
@@ -161,17 +178,30 @@ def _add_model(families: dict[str, Any], model: ModelSnapshot) -> None:
                 _add(families, "poisonwatch_alerts", (model.model, name, severity.value, state.value), count)
 
 
+def _add_feedback(families: dict[str, Any], model: ModelSnapshot) -> None:
+    name, of = (model.model,), model.feedback
+    _add(families, "poisonwatch_feedback_matched", name, of.matched)
+    for reason in dict.fromkeys((*UNMATCHED, *of.unmatched)):
+        _add(families, "poisonwatch_feedback_unmatched", (model.model, reason), of.unmatched.get(reason, 0))
+    _add(families, "poisonwatch_feedback_accused_sources", name, of.accused)
+    if of.agreement is not None:
+        _add(families, "poisonwatch_feedback_agreement_ratio", name, of.agreement)
+    _add(families, "poisonwatch_feedback_waiting_ratio", name, of.waiting_share)
+    for measure, value in model.quality.items():
+        _add(families, "poisonwatch_surrogate_quality_ratio", (model.model, measure), value)
+    for what in model.blind:
+        _add(families, "poisonwatch_blind_info", (model.model, what), 1)
+    _add(families, "poisonwatch_baseline_displacement_log_odds", name, model.displacement)
+    _add(families, "poisonwatch_reference_unproven", name, float(model.unproven))
+    _add(families, "poisonwatch_reference_unfit", name, float(of.unfit))
+
+
 def _add_evidence(families: dict[str, Any], version: tuple[str, str], group: str, log_e: float, effect: float) -> None:
     _add(families, "poisonwatch_evidence_log", (*version, group), log_e)
     _add(families, "poisonwatch_effect_log_odds", (*version, group), effect)
 
 
-def _add_version(families: dict[str, Any], model: ModelSnapshot, name: str, view: VersionView) -> None:
-    version = (model.model, name)
-    _add(families, "poisonwatch_last_prediction_timestamp_seconds", version, view.facts.last_seen)
-    for evidence in view.evidence:
-        _add_evidence(families, version, evidence.group, evidence.log_e, evidence.effect)
-    questions = model.questions
+def _add_classes(families: dict[str, Any], version: tuple[str, str], questions: Questions, view: VersionView) -> None:
     for row, column in enumerate(questions.code_columns):
         if column.name == OUTCOME:
             counts = view.totals[questions.code_place(row)]
@@ -183,6 +213,21 @@ def _add_version(families: dict[str, Any], model: ModelSnapshot, name: str, view
                 _add(families, "poisonwatch_predictions", (*version, value), count)
     if OUTCOME in questions.numbers:
         _add(families, "poisonwatch_predictions", (*version, "(number)"), int(view.totals[0]))
+
+
+def _add_version(families: dict[str, Any], model: ModelSnapshot, name: str, view: VersionView) -> None:
+    version = (model.model, name)
+    _add(families, "poisonwatch_last_prediction_timestamp_seconds", version, view.facts.last_seen)
+    for evidence in view.evidence:
+        _add_evidence(families, version, evidence.group, evidence.log_e, evidence.effect)
+    questions = model.questions
+    labels, wrong = view.labels
+    for verdict, count in (("right", labels - wrong), ("wrong", wrong)):
+        _add(families, "poisonwatch_labels", (*version, verdict), count)
+    flips = next((one for one in questions.indicators if one.signal.name == FLIPPED), None)
+    if flips is not None:
+        _add(families, "poisonwatch_flips", version, int(view.totals[flips.yes]))
+    _add_classes(families, version, questions, view)
     if CONFIDENCE in questions.numbers:
         row = questions.numbers.index(CONFIDENCE)
         cuts = questions.cuts[row][np.isfinite(questions.cuts[row])]

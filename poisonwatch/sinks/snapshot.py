@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from poisonwatch.monitor.labels import FeedbackView
     from poisonwatch.monitor.machine import VersionView
     from poisonwatch.profile.indicators import Questions
     from poisonwatch.types import Alert, Decision, Evidence
@@ -75,6 +76,11 @@ class ModelSnapshot:
     alerts: tuple[Alert, ...]
     decisions: tuple[Decision, ...]
     late: int
+    unproven: bool
+    quality: Mapping[str, float]
+    blind: Mapping[str, str]
+    feedback: FeedbackView
+    displacement: float
 
 
 @dataclass(frozen=True, slots=True)
