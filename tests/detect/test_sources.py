@@ -32,7 +32,7 @@ def fresh(capacity: int = 50_000) -> Sources:
 def zipf(size: int) -> Floats:
     """How active each source is."""
     weight = 1 / (1 + np.arange(size)) ** 0.9
-    return weight / weight.sum()
+    return np.asarray(weight / weight.sum())
 
 
 def answers(rng: np.random.Generator, source: Ints, own_error: Floats, model_error: Floats) -> tuple[Ints, Ints, Ints]:

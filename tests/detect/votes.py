@@ -10,6 +10,8 @@ import numpy as np
 from poisonwatch.detect.sources import Sources, Votes
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from poisonwatch.types import Bools, Floats, Ints
 
 CONFUSION = np.array([[544, 19], [36, 401]])
@@ -17,7 +19,7 @@ CONFUSION = np.array([[544, 19], [36, 401]])
 
 
 def votes(
-    time: Floats,
+    time: NDArray[Any],
     source: list[str],
     item: Ints,
     predicted: Ints,
