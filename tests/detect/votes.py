@@ -12,7 +12,7 @@ from poisonwatch.detect.sources import Sources, Votes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from poisonwatch.types import Bools, Floats, Ints
+    from poisonwatch.types import Bools, Ints
 
 CONFUSION = np.array([[544, 19], [36, 401]])
 """A reference in which 5.5 % of the labels disagree: two classes, errors of model and reviewers."""
