@@ -184,7 +184,9 @@ def _quantile(values: Iterable[float], q: float) -> float:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.4g}" if math.isfinite(value) else "not found"
+    if not math.isfinite(value):
+        return "not found"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _spread(values: Sequence[float]) -> str:
