@@ -38,9 +38,10 @@ def main() -> None:
             result.setdefault("verdict", "CRASH")
             results.append(result)
             print(_line(result), file=sys.stderr, flush=True)
-    results.sort(key=lambda result: (list(ROWS).index(result["row"]), result["seed"]))
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+            results.sort(key=lambda result: (list(ROWS).index(result["row"]), result["seed"]))
+            if options.json is not None:
+                # After every scene: what an hour has found must not be lost with the last of it.
+                options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
     sys.exit(1 if any(failed(result["verdict"]) for result in results) else 0)
 
