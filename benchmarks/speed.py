@@ -30,7 +30,7 @@ NUMBERS, OPTIONAL, CATEGORIES = 12, 2, 6
 ROUNDS = 3
 
 FRAMES = {
-    "whylogs": ("whylogs[viz]==1.6.4", "pandas==2.3.3", "numpy==1.26.4"),
+    "whylogs": ("whylogs[viz]==1.6.4", "pandas==2.3.3", "numpy==2.4.6"),
     "evidently": ("evidently==0.7.23", "pandas==2.3.3", "numpy==2.4.6"),
 }
 """Peers on data frames, and what their environments hold."""
