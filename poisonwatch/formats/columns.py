@@ -134,14 +134,18 @@ class Columns:
         if not self._width:
             return np.empty((0, len(records)), np.float32)
         values = [record.embedding for record in records]
-        if all(value is not None and len(value) == self._width for value in values):
-            return np.array(values, np.float32).reshape(-1, self._width).T
-        found = np.full((self._width, len(records)), np.nan, np.float32)
-        for index, value in enumerate(values):
-            if value is not None and len(value) == self._width:
-                found[:, index] = np.array(value, np.float32)
-            elif value is not None:
-                faults["embedding_wrong_length"] += 1
+        wrong = sum(value is not None and len(value) != self._width for value in values)
+        if wrong:
+            faults["embedding_wrong_length"] += wrong
+        missing = [math.nan] * self._width
+        values = [value if value is not None and len(value) == self._width else missing for value in values]
+        with np.errstate(over="ignore"):
+            found = np.array(values, np.float32).reshape(-1, self._width).T
+        # JSON has numbers that single precision does not have.
+        huge = np.isinf(found)
+        if huge.any():
+            faults["embedding_not_finite"] += int(huge.sum())
+            found[huge] = math.nan
         return found
 
     def _class_codes(self, predictions: list[Any]) -> Floats:

@@ -401,5 +401,5 @@ class JsonlFeedback:
 
 def _shared(attributes: dict[str, str | bool | float | None] | None) -> tuple[str, ...]:
     """What a label's source shares with others, as `name=value`; without values it shares nothing."""
-    given = sorted((attributes or {}).items())[:MOST_ATTRIBUTES]
-    return tuple(f"{name_of(name)}={name_of(value)}" for name, value in given if value is not None)
+    given = sorted((name, value) for name, value in (attributes or {}).items() if value is not None)
+    return tuple(f"{name_of(name)}={name_of(value)}" for name, value in given[:MOST_ATTRIBUTES])

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from poisonwatch.errors import BaselineError
-from poisonwatch.formats.infer import MOST_CATEGORIES, MOST_CLASSES, MOST_FEATURES, MOST_KNOWN, infer
+from poisonwatch.formats.infer import (
+    MOST_CATEGORIES,
+    MOST_CLASSES,
+    MOST_FEATURES,
+    MOST_KNOWN,
+    MOST_SEGMENTS,
+    WIDEST,
+    infer,
+)
 from poisonwatch.formats.jsonl import JsonlPredictions
 from poisonwatch.types import UNVERSIONED
 from tests.streams import START, Record, lines
@@ -37,7 +45,7 @@ def feature(values: list[Any]) -> Column:
 
 
 def test_mixed_features() -> None:
-    """Numbers, categories, booleans, text and embeddings are told apart in one log."""
+    """Numbers, categories, booleans and text are told apart in one log; of the rest only the presence is watched."""
     rng = np.random.default_rng(RNG_SEED)
     schema = learned(
         [
@@ -63,12 +71,12 @@ def test_mixed_features() -> None:
         ("features.country", "categorical"),
         ("features.member", "categorical"),
         ("features.subject", "text"),
-        ("features.vector", "embedding"),
-        ("features.nested", "embedding"),
-        ("features.nothing", "embedding"),
+        ("features.vector", "opaque"),
+        ("features.nested", "opaque"),
+        ("features.nothing", "opaque"),
     ]
     assert sorted(column(schema, "features.member").values) == ["false", "true"]
-    assert (schema.layout, schema.confidence, schema.text, schema.embedding) == ("object", False, False, False)
+    assert (schema.layout, schema.confidence) == ("object", False)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +87,11 @@ def test_mixed_features() -> None:
         (["a b c", "a b"], "categorical"),
         (["a b c d e", "a b"], "text"),
         ([True, 1], "categorical"),
-        ([[1, 2], "x"], "embedding"),
-        ([None], "embedding"),
-        ([{"a": 1}], "embedding"),
+        (["a b c d e f", 1], "categorical"),
+        ([[1, 2], "x"], "opaque"),
+        ([[1, 2], [1, 2]], "opaque"),
+        ([None], "opaque"),
+        ([{"a": 1}], "opaque"),
         ([f"u{n}" for n in range(50)], "categorical"),
     ],
 )
@@ -92,14 +102,14 @@ def test_kinds(values: list[Any], kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("repeated", "once", "kind"),
-    [(1000, 0, "categorical"), (1001, 0, "text"), (9, 2, "categorical"), (9, 3, "text"), (0, 2, "text")],
+    [(1000, 0, "categorical"), (1001, 0, "opaque"), (9, 2, "categorical"), (9, 3, "opaque"), (0, 2, "opaque")],
 )
 def test_nearly_all_different(repeated: int, once: int, kind: str) -> None:
     """With over 1,000 values, or over 10 % of the records with a value met once, only presence is watched."""
     values = [f"r{n}" for n in range(repeated)] * 2 + [f"o{n}" for n in range(once)]
     assert feature(values).kind == kind
     mixed = [7 if value == values[0] else value for value in values]
-    assert feature([*mixed, None]).kind == ("embedding" if kind == "text" else kind)
+    assert feature([*mixed, None]).kind == kind
 
 
 def test_outcome_with_many_values_stays_one() -> None:
@@ -107,11 +117,87 @@ def test_outcome_with_many_values_stays_one() -> None:
     assert learned([{"prediction": f"c{n}"} for n in range(1200)]).outcome.kind == "categorical"
 
 
-def test_text_and_embedding_of_the_record() -> None:
-    """The record's own text and embedding are columns of presence."""
-    schema = learned([{"prediction": "a", "text": "hello", "embedding": [1, 2]}, {"prediction": "b"}])
-    assert [(found.name, found.kind) for found in schema.features] == [("text", "text"), ("embedding", "embedding")]
-    assert (schema.layout, schema.text, schema.embedding) == ("none", True, True)
+def own(values: list[Any], name: str) -> Column | None:
+    """The column that these values of a field of the record itself make."""
+    schema = learned([{"prediction": "a", name: value} for value in values])
+    return next((column for column in schema.features if column.name == name), None)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["hello"], "text"),
+        (["one", None], "text"),
+        ([f"t{n}" for n in range(MOST_KNOWN + 1)], "text"),
+        (["hello", 5], "opaque"),
+        ([5], "opaque"),
+        ([["a"]], "opaque"),
+    ],
+)
+def test_text_of_the_record_is_text(values: list[Any], kind: str) -> None:
+    """However short and however often repeated, a record's own text is text when all of it is strings."""
+    found = own(values, "text")
+    assert found is not None
+    assert found.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "width"),
+    [
+        ([[0.5, 1], [1, 2]], "embedding", 2),
+        ([[1.0] * WIDEST, None], "embedding", WIDEST),
+        ([[1.0] * (WIDEST + 1)], "opaque", 0),
+        ([[1, 2], [1, 2, 3]], "opaque", 0),
+        ([[1, 2], []], "opaque", 0),
+        ([[1, "x"]], "opaque", 0),
+        ([[1, 2], "x"], "opaque", 0),
+        (["x"], "opaque", 0),
+        ([5.0], "opaque", 0),
+    ],
+)
+def test_embedding_of_the_record(values: list[Any], kind: str, width: int) -> None:
+    """Lists of numbers of one width are an embedding; of anything else only the presence is watched."""
+    found = own(values, "embedding")
+    assert found is not None
+    assert (found.kind, found.width) == (kind, width)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "first"),
+    [
+        (["eu", "us", "us"], "categorical", "us"),
+        ([7, 7, 8.0], "categorical", "7"),
+        ([True, "eu", 7, 7], "categorical", "7"),
+        (["many words say where this was", "x", "x"], "categorical", "x"),
+        (["eu", ["us"]], "opaque", "present"),
+        ([{"a": 1}], "opaque", "present"),
+    ],
+)
+def test_segment_is_a_category(values: list[Any], kind: str, first: str) -> None:
+    """A segment is a category whatever single values it has, most frequent first."""
+    found = own(values, "segment")
+    assert found is not None
+    assert (found.kind, found.values[0]) == (kind, first)
+    assert found.strings == (kind == "categorical" and all(isinstance(value, str) for value in values))
+
+
+def test_segments_have_room() -> None:
+    """Two hundred segments have codes of their own, though each was met once; the others up to 1,000 are known."""
+    found = own([f"s{n:04d}" for n in range(MOST_KNOWN + 100)], "segment")
+    assert found is not None
+    assert found.kind == "categorical"
+    assert found.values == tuple(f"s{n:04d}" for n in range(MOST_SEGMENTS))
+    assert len(found.folded) == MOST_KNOWN - MOST_SEGMENTS
+
+
+def test_own_fields_stand_behind_the_features() -> None:
+    """Segment, text and embedding come last, in this order, and only when the reference has them."""
+    whole = {"embedding": [1, 2], "text": "a", "segment": "eu", "features": {"text": 1, "segment": "x"}}
+    schema = learned([{"prediction": "a", **whole}] * 2)
+    names = [found.name for found in schema.features]
+    assert names == ["features.text", "features.segment", "segment", "text", "embedding"]
+    assert own([None], "text") is None
+    assert learned([{"prediction": "a", "text": "hello"}]).layout == "none"
 
 
 def test_list_features() -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
+from poisonwatch.formats.jsonl import MOST_ATTRIBUTES, JsonlFeedback, JsonlPredictions
 from poisonwatch.formats.records import LONGEST_NAME, MOST_EXTRAS
 from poisonwatch.profile.indicators import code_rows, number_rows
 from poisonwatch.types import UNVERSIONED, Batch, Column, Decoded, Schema
@@ -31,12 +31,19 @@ MAIL = Schema(
         Column(name="features.country", kind="categorical", values=("de", "fr"), folded=("it", "nl")),
         Column(name="features.subject", kind="text", values=("present",)),
         Column(name="features.vector", kind="opaque", values=("present",)),
+        Column(name="segment", kind="categorical", values=("eu", "1"), folded=("us",)),
         Column(name="text", kind="text", values=("present",)),
         Column(name="embedding", kind="embedding", values=("present",), width=2),
     ),
     layout="object",
     confidence=True,
 )
+STRINGS = msgspec.structs.replace(
+    MAIL,
+    outcome=msgspec.structs.replace(MAIL.outcome, strings=True),
+    features=tuple(msgspec.structs.replace(c, strings=c.kind == "categorical") for c in MAIL.features),
+)
+"""The same, learned from a reference that writes every category as a string: they are decoded to codes at once."""
 PRICE = Schema(
     model="price",
     outcome=Column(name="prediction", kind="numerical"),
@@ -99,6 +106,11 @@ def same(first: Batch, second: Batch) -> bool:
         and [first.versions[c] for c in first.version] == [second.versions[c] for c in second.version]
         and np.array_equal(first.numbers, second.numbers, equal_nan=True)
         and np.array_equal(first.codes, second.codes)
+        and first.ids.tolist() == second.ids.tolist()
+        and first.labels.tolist() == second.labels.tolist()
+        and first.texts.tolist() == second.texts.tolist()
+        and np.array_equal(first.embeddings, second.embeddings, equal_nan=True)
+        and first.marks.shape == second.marks.shape
         and first.rejected_at.tolist() == second.rejected_at.tolist()
     )
 
@@ -109,9 +121,12 @@ def joined(parts: list[Decoded]) -> Batch:
     names = tuple(dict.fromkeys(name for batch in batches for name in batch.versions))
     before = np.cumsum([0, *(batch.time.size for batch in batches)])
     columns = ("time", "numbers", "codes", "ids", "labels", "texts", "embeddings", "marks")
+    whole: dict[str, Any] = {
+        name: np.concatenate([getattr(batch, name) for batch in batches], axis=-1) for name in columns
+    }
     return dataclasses.replace(
         batches[0],
-        **{name: np.concatenate([getattr(batch, name) for batch in batches], axis=-1) for name in columns},
+        **whole,
         version=np.array([names.index(b.versions[code]) for b in batches for code in b.version], np.int32),
         versions=names,
         rejected_at=np.concatenate([b.rejected_at + n for b, n in zip(batches, before.tolist(), strict=False)]),
@@ -133,7 +148,7 @@ def assert_adds_up(decoded: Decoded, block: bytes) -> None:
 
 
 def test_every_native_field() -> None:
-    """A full native record gives its time, version, numbers and codes, and no fault."""
+    """A full native record gives its time, version, numbers, codes, id, label, texts and embedding, and no fault."""
     decoded = decode(GOOD)
     batch = only(decoded)
     assert (decoded.lines, decoded.predictions, decoded.rejected, decoded.faults) == (1, 1, {}, {})
@@ -143,8 +158,13 @@ def test_every_native_field() -> None:
     assert row(batch, "features.age") == [40.0]
     assert row(batch, "prediction") == [1]
     assert row(batch, "features.country") == [1]
-    for name in ("features.subject", "features.vector", "text", "embedding"):
+    for name in ("features.subject", "features.vector", "text", "embedding", "segment"):
         assert row(batch, name) == [1]
+    assert (batch.ids.tolist(), batch.labels.tolist()) == (["p1"], ["ham"])
+    assert batch.texts.tolist() == [["hello"], ["hello you"]]
+    assert batch.embeddings.tolist() == [[np.float32(0.1)], [np.float32(0.2)]]
+    assert batch.embeddings.dtype == np.float32
+    assert batch.marks.shape == (0, 1)
 
 
 def test_only_what_is_required() -> None:
@@ -155,13 +175,87 @@ def test_only_what_is_required() -> None:
     assert row(batch, "prediction") == [2]
     assert np.isnan(batch.numbers).all()
     assert not batch.codes[1:].any()
+    assert (batch.ids.tolist(), batch.labels.tolist(), batch.texts.tolist()) == ([""], [""], [[""], [""]])
+    assert np.isnan(batch.embeddings).all()
 
 
 @pytest.mark.parametrize("alias", ["prediction_id", "request_id", "inference_id"])
 def test_aliases_of_the_identity(alias: str) -> None:
-    """Every name of the identity is a native field."""
+    """Every name of the identity is a native field, and gives the id."""
     decoded = decode({**without(GOOD, "prediction_id"), alias: "x"})
-    assert (decoded.predictions, decoded.faults) == (1, {})
+    assert (only(decoded).ids.tolist(), decoded.faults) == (["x"], {})
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ({"prediction_id": "a", "request_id": "b", "inference_id": "c"}, "a"),
+        ({"prediction_id": None, "inference_id": "c", "request_id": "b"}, "b"),
+        ({"prediction_id": 2**53 + 1}, "9007199254740993"),
+        ({"prediction_id": 2**64 + 1}, "18446744073709551617"),
+        ({"prediction_id": -(2**63)}, "-9223372036854775808"),
+        ({"prediction_id": 7.0}, "7"),
+        ({"prediction_id": 0}, "0"),
+        ({"prediction_id": "x" * 999}, "x" * LONGEST_NAME),
+        ({"prediction_id": "x\u202ey\n"}, "x\ufffdy\ufffd"),
+        ({}, ""),
+    ],
+)
+def test_ids(said: Record, name: str) -> None:
+    """Of several ids the first one counts; a number keeps all its digits; what cannot be shown is replaced.
+
+    A label's own id reads the same: else it would never meet its prediction.
+    """
+    record = {**without(GOOD, "prediction_id"), **said}
+    of_slow = decoder().decode(json.dumps(record)[:-1].encode() + b', "scores": "none"}\n')
+    assert only(decode(record)).ids.tolist() == only(of_slow).ids.tolist() == [name]
+    if name:
+        found = feedback({"timestamp": START, "label": "ham", **said}).feedback
+        assert found is not None
+        assert found.ids.tolist() == [name]
+
+
+@pytest.mark.parametrize("label", ["ham", 1, 1.0, 1.5, True, 2**60, "x" * 999, "a\u2028b", ""])
+def test_labels_read_as_those_of_feedback(label: object) -> None:
+    """A label in the record is the same text as in a log of labels."""
+    found = feedback({"timestamp": START, "prediction_id": "p", "label": label}).feedback
+    assert found is not None
+    assert only(decode({**GOOD, "label": label})).labels.tolist() == found.labels.tolist()
+    assert bool(found.labels[0]) == (label != "")
+
+
+@pytest.mark.parametrize("schema", [MAIL, STRINGS], ids=["mixed", "strings"])
+@pytest.mark.parametrize(("segment", "code"), [("eu", 1), ("1", 2), (1, 2), (1.0, 2), ("us", 3), ("xx", 4), (None, 0)])
+def test_segments(schema: Schema, segment: object, code: int) -> None:
+    """A segment has a code as a category has; `1` and `"1"` are the same."""
+    decoded = decode({**GOOD, "segment": segment}, schema=schema)
+    assert (row(only(decoded), "segment", schema), decoded.faults) == ([code], {})
+
+
+@pytest.mark.parametrize(
+    ("value", "found", "fault"),
+    [
+        ("[1, 2]", [1, 2], {}),
+        ("[1, null]", [1, None], {}),
+        ("null", [None, None], {}),
+        ("[1, 2, 3]", [None, None], {"embedding_wrong_length": 1}),
+        ("[]", [None, None], {"embedding_wrong_length": 1}),
+        ("[1e300, -1e39]", [None, None], {"embedding_not_finite": 2}),
+        ("[1, 1e999]", [1, None], {"embedding_not_finite": 1}),
+        ("[1, NaN]", [1, None], {"embedding_not_finite": 1}),
+        ("[1, " + "9" * 400 + "]", [1, None], {"embedding_not_finite": 1}),
+        ('[1, "2"]', [1, None], {"embedding_wrong_type": 1}),
+        ("[true, 2]", [None, 2], {"embedding_wrong_type": 1}),
+    ],
+)
+def test_embeddings(value: str, found: list[float | None], fault: dict[str, int]) -> None:
+    """What is wrong with an embedding is missing and counted, number by number; its neighbours keep theirs."""
+    block = lines([GOOD]) + raw(embedding=value) + b"\n" + lines([GOOD])
+    decoded = decoder().decode(block)
+    batch = only(decoded)
+    assert [None if np.isnan(number) else float(number) for number in batch.embeddings[:, 1]] == found
+    assert decoded.faults == fault
+    assert np.array_equal(batch.embeddings[:, [0, 2]], only(decode(GOOD, GOOD)).embeddings)
 
 
 @pytest.mark.parametrize(
@@ -407,6 +501,9 @@ FAULTS: list[tuple[dict[str, str], str, dict[str, int]]] = [
     ({"features": "null"}, "features.amount", {}),
     ({"text": "5"}, "text", {"text_wrong_type": 1}),
     ({"embedding": "null"}, "embedding", {}),
+    ({"segment": '["eu"]'}, "segment", {"segment_wrong_type": 1}),
+    ({"segment": "{}"}, "segment", {"segment_wrong_type": 1}),
+    ({"segment": "NaN"}, "segment", {"segment_not_finite": 1}),
     ({"model_version": "[1]"}, "prediction", {"model_version_wrong_type": 1}),
 ]
 
@@ -422,6 +519,27 @@ def test_bad_value_is_missing(changes: dict[str, str], name: str, faults: dict[s
     found = row(batch, name)
     assert found[1:2] == missing
     assert found[0] == found[2] == row(only(decode(GOOD)), name)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        ({"prediction_id": "[1]"}, {"prediction_id_wrong_type": 1}),
+        ({"prediction_id": "true"}, {"prediction_id_wrong_type": 1}),
+        ({"prediction_id": "NaN"}, {"prediction_id_not_finite": 1}),
+        ({"label": "[1]", "prediction_id": "null"}, {"label_wrong_type": 1}),
+        ({"label": "1e999", "prediction_id": "null"}, {"label_not_finite": 1}),
+        ({"text": '["a"]', "prediction_id": "null"}, {"text_wrong_type": 1}),
+    ],
+)
+def test_bad_text_is_empty(changes: dict[str, str], faults: dict[str, int]) -> None:
+    """An id, a label or a text of a wrong type is none, and counted; the others stand."""
+    decoded = decoder().decode(raw(**{**changes, "request_id": '"r"'}) + b"\n")
+    batch = only(decoded)
+    assert (decoded.predictions, decoded.faults) == (1, faults)
+    assert batch.ids.tolist() == ["r"]
+    assert batch.labels.tolist() == ["" if "label" in changes else "ham"]
+    assert batch.texts[1].tolist() == ["" if "text" in changes else "hello you"]
 
 
 @pytest.mark.parametrize("value", ['"high"', "[]", '[0.5, "x"]', '{"ham": null}', "[NaN]", "1e999"])
@@ -442,14 +560,25 @@ def test_duplicate_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ['"prediction": "\\ud800"', '"text": "\\udfff"', '"model_version": "v\\ud800"', '"\\ud800": 1']
+    "place",
+    [
+        '"prediction": "\\ud800"',
+        '"text": "\\udfff"',
+        '"model_version": "v\\ud800"',
+        '"\\ud800": 1',
+        '"prediction_id": "\\ud800"',
+        '"label": "\\udbff"',
+        '"segment": "\\ud800"',
+        '"features": {"subject": "\\ud800"}',
+    ],
 )
 def test_lone_surrogates(place: str) -> None:
     """Half a surrogate pair anywhere leaves a record whose every name can be written to a file."""
     decoded = decoder().decode(raw()[:-1] + b", " + place.encode() + b"}\n")
     assert decoded.predictions == 1
-    for name in only(decoded).versions:
-        name.encode()
+    batch = only(decoded)
+    for text in (*batch.versions, *batch.ids, *batch.labels, *batch.texts.ravel()):
+        text.encode()
 
 
 # Unknown fields
@@ -611,6 +740,7 @@ def test_any_json_is_counted(found: list[bytes]) -> None:
     block = b"".join(line + b"\n" for line in found)
     for told in (
         decoder(),
+        decoder(STRINGS),
         decoder(PRICE),
         decoder(timed=False),
         JsonlPredictions({"mail": MAIL, "price": PRICE}, LONGEST),
@@ -619,6 +749,10 @@ def test_any_json_is_counted(found: list[bytes]) -> None:
         assert_adds_up(decoded, block)
         for batch in decoded.batches:
             assert not np.isinf(batch.numbers).any()
+            assert not np.isinf(batch.embeddings).any()
+            for text in (*batch.ids, *batch.labels, *batch.texts.ravel()):
+                text.encode()
+            assert max(map(len, (*batch.ids, *batch.labels)), default=0) <= LONGEST_NAME
             assert (batch.codes >= 0).all()
             assert (np.diff(batch.rejected_at) >= 0).all()
             assert (batch.rejected_at <= batch.time.size).all()
@@ -657,9 +791,17 @@ def test_chunks_do_not_matter() -> None:
 
 
 @given(
+    schema=st.sampled_from([MAIL, STRINGS]),
     changes=st.dictionaries(
-        st.sampled_from(["prediction", "confidence", "text", "embedding", "model_version", "model"]),
-        st.none() | st.sampled_from(["ham", "eggs", "mail", 0.5, 1, True]),
+        st.sampled_from(
+            [
+                *("prediction", "confidence", "text", "embedding", "model_version", "model"),
+                *("prediction_id", "request_id", "inference_id", "label", "segment"),
+            ]
+        ),
+        st.none()
+        | st.sampled_from(["ham", "eggs", "mail", "eu", "", 0.5, 1, True, 2**60 + 1, 2**70, [1, 2], [0.5, None], [1]])
+        | st.text(max_size=3),
     ),
     features=st.none()
     | st.fixed_dictionaries(
@@ -676,13 +818,13 @@ def test_chunks_do_not_matter() -> None:
     | st.lists(st.floats(0, 1), max_size=3)
     | st.dictionaries(st.sampled_from(["ham", "spam"]), st.floats(0, 1)),
 )
-def test_both_paths_agree(changes: Record, features: Record | None, probabilities: object) -> None:
+def test_both_paths_agree(schema: Schema, changes: Record, features: Record | None, probabilities: object) -> None:
     """A record that the typed decoder takes gives the same columns and faults when the slow path reads it."""
     record = {**GOOD, **changes, "features": features or {}, "probabilities": probabilities}
-    fast = decode(record)
+    fast = decode(record, schema=schema)
     # The slow path is taken for a line that says something the typed decoder refuses, here in a field that is no column.
     odd = json.dumps(record)[:-1] + ', "scores": "none"}'
-    slow = decoder().decode(odd.encode() + b"\n")
+    slow = decoder(schema).decode(odd.encode() + b"\n")
     faults = Counter(slow.faults)
     faults["probabilities_wrong_type"] -= 1
     assert slow.rejected == fast.rejected
@@ -725,6 +867,34 @@ def test_feedback_fields() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "shared"),
+    [
+        (None, ()),
+        ({}, ()),
+        ({"b": "2", "a": "1"}, ("a=1", "b=2")),
+        ({"a": None, "b": 1, "c": True, "d": 1.5, "e": ""}, ("b=1", "c=true", "d=1.5", "e=")),
+        ({f"k{n:02d}": n for n in reversed(range(50))}, tuple(f"k{n:02d}={n}" for n in range(MOST_ATTRIBUTES))),
+        ({f"k{n:02d}": n if n > 19 else None for n in range(50)}, tuple(f"k{n}={n}" for n in range(20, 28))),
+        ({"x" * 999: "y" * 999}, ("x" * LONGEST_NAME + "=" + "y" * LONGEST_NAME,)),
+        ({"a\nb": "c\u202ed"}, ("a\ufffdb=c\ufffdd",)),
+    ],
+)
+def test_attributes(said: Record | None, shared: tuple[str, ...]) -> None:
+    """What a source shares is told by name, sorted, null left out, a bounded number of bounded texts."""
+    found = feedback({**LABEL, "attributes": said}).feedback
+    assert found is not None
+    assert found.attributes.tolist() == [shared]
+
+
+@pytest.mark.parametrize("attributes", ["[1]", '"web"', "5", '{"a": [1]}', '{"a": {}}', '{"a": NaN}'])
+def test_attributes_of_a_wrong_type(attributes: str) -> None:
+    """A label whose attributes are no mapping of names to single values is rejected alone."""
+    odd = json.dumps(LABEL)[:-1] + f', "attributes": {attributes}' + "}\n"
+    decoded = JsonlFeedback(LONGEST).decode(lines([LABEL]) + odd.encode() + lines([LABEL]))
+    assert (decoded.labels, decoded.rejected) == (2, {"wrong_type": 1})
+
+
+@pytest.mark.parametrize(
     ("reason", "line"),
     [
         ("malformed", b"{"),
@@ -761,7 +931,7 @@ def test_future_label() -> None:
         st.binary(max_size=40).map(lambda line: line.replace(b"\n", b""))
         | st.builds(
             lambda changes: json.dumps({**LABEL, **changes}).encode(),
-            st.dictionaries(st.sampled_from(list(LABEL)) | st.text(max_size=3), JSON, max_size=3),
+            st.dictionaries(st.sampled_from([*LABEL, "attributes"]) | st.text(max_size=3), JSON, max_size=3),
         ),
         max_size=8,
     )
@@ -773,5 +943,6 @@ def test_any_feedback_is_counted(found: list[bytes]) -> None:
     assert decoded.lines == line_count(block) == decoded.labels + sum(decoded.rejected.values())
     kept = decoded.feedback
     assert kept is not None
-    for text in (*kept.ids, *kept.labels):
+    for text in (*kept.ids, *kept.labels, *kept.sources, *(one for shared in kept.attributes for one in shared)):
         text.encode()
+    assert all(len(shared) <= MOST_ATTRIBUTES and list(shared) == sorted(shared) for shared in kept.attributes)
