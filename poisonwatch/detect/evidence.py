@@ -35,24 +35,25 @@ def collect(
     floor: Floats,
     compared_with: str | None = None,
 ) -> list[Evidence]:
-    """One `Evidence` per group of signals. `texts`, `expected`, `floor` (j,) belong to the detector's indicators.
+    """One `Evidence` per group of signals; where it is negligible, of no signal in particular. `texts`, `expected`, `floor` (j,) belong to the detector's indicators.
 
     Where the memory has two arms, the expected rate is the other version's over the same interval.
     """
     found = []
     per_group = log_evidence(memory, bets)
     for group, name in enumerate(bets.groups):
-        of_group = bets.of_group(group)
-        best = _strongest(memory, bets, of_group, expected)
-        signal = bets.signals[bets.signal[best]]
         log_e = float(per_group[group])
-        n = int(memory.asked[0, bets.indicator[best]] - memory.asked_before[0, best])
-        effect = 0.0
+        effect, best = 0.0, bets.of_group(group).start
         subjects: tuple[Subject, ...] = ()
+        # Of what is negligible, which happens a thousand times an hour, nobody asks for more than the number.
         if log_e >= QUIET:
+            of_group = bets.of_group(group)
+            best = _strongest(memory, bets, of_group, expected)
             effect = _effect(memory, bets, best, expected)
             if abs(effect) >= floor[bets.indicator[best]]:
                 subjects = _guilty(memory, bets, of_group, texts, expected)
+        signal = bets.signals[bets.signal[best]]
+        n = int(memory.asked[0, bets.indicator[best]] - memory.asked_before[0, best])
         found.append(
             Evidence(
                 model=model,

@@ -22,11 +22,14 @@ SUSPECT = (*HARM, Cause.OUTPUT_CHANGE, Cause.DATA_QUALITY)
 HELD = (
     (Cause.FEEDBACK_POISONING, Reason.FEEDBACK_SUSPECT),
     (Cause.OUTPUT_CHANGE, Reason.OUTPUTS_MOVED),
-    (Cause.REFERENCE_UNFIT, Reason.REFERENCE_UNFIT),
     (Cause.BLIND, Reason.BLIND),
     (Cause.DATA_QUALITY, Reason.DATA_QUALITY),
 )
 """Causes that prove no harm of the version and yet speak against promoting it, the gravest first."""
+
+
+KEPT = ((Cause.INPUT_DRIFT, Reason.INPUTS_MOVED), (Cause.REFERENCE_UNFIT, Reason.REFERENCE_UNFIT))
+"""Causes that are worth a word and no fault of the version."""
 
 
 def decide(
@@ -87,9 +90,10 @@ def decide(
         return decision(
             Action.HOLD, Reason.INSUFFICIENT_DATA, [], f"{name} has fewer than {fewest} predictions: too few to judge."
         )
-    drift = [alert for alert in (*firing, *of_log) if alert.cause is Cause.INPUT_DRIFT]
-    if drift:
-        return decision(Action.KEEP, Reason.INPUTS_MOVED, drift, drift[0].summary)
+    for cause, reason in KEPT:
+        on = [alert for alert in (*firing, *of_log) if alert.cause is cause]
+        if on:
+            return decision(Action.KEEP, reason, on, on[0].summary)
     return decision(Action.KEEP, Reason.HEALTHY, [], f"{name} answers as the reference says it should.")
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from poisonwatch.judge.alerts import step_alerts
 from poisonwatch.judge.decision import decide, is_clean
-from poisonwatch.types import Action, Alert, AlertState, Decision
+from poisonwatch.types import Alert, AlertState, Decision, Reason
 
 if TYPE_CHECKING:
     from poisonwatch.types import Report
@@ -38,7 +38,7 @@ def judge(standing: Standing, report: Report, fewest: int) -> tuple[Standing, li
         name
         for name in report.retired
         if name in standing.decisions
-        and standing.decisions[name].decision is Action.KEEP
+        and standing.decisions[name].reason is not Reason.INSUFFICIENT_DATA
         and is_clean(name, alerts, standing.decisions)
     ]
     running = {facts.model_version for facts in report.versions}

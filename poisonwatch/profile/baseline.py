@@ -47,7 +47,7 @@ NEGLIGIBLE = 0.05
 LABELS_Z = 2.0
 """How many standard errors of the reference the null of error rates allows for: labels are few."""
 
-LABELS_PRIOR = 50.0
+LABELS_PRIOR = 8.0
 """Labels that the overall error rate weighs in every class and slice."""
 
 CHUNK = 512
