@@ -67,8 +67,8 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
 class Batch:
     """Columnar micro-batch of predictions of one model, in the order of the log.
 
-    `time` (n,) seconds; `version` (n,) codes into `versions`; `numbers` (d, n) with NaN for missing;
-    `codes` (c, n) with 0 for missing; rows are laid out as `profile.indicators.Questions` says. `ids` (n,), `labels`
+    `time` (n,) seconds; `version` (n,) codes into `versions`, which are those met, in this order; `numbers` (d, n) with
+    NaN for missing; `codes` (c, n) with 0 for missing; rows are laid out as `profile.indicators.Questions` says. `ids` (n,), `labels`
     (n,) and `texts` (t, n) are strings, empty where missing; `embeddings` (e, n) with NaN for missing. `marks` (m, n) say which predictions
     belong to the subsets that slices are counted in; a decoder leaves none.
     `rejected_at` (r,) ascending: before which prediction each rejected line stood.

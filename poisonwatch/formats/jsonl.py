@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import datetime
-from itertools import repeat
+from itertools import compress, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -267,15 +267,16 @@ class _Reader:
         columns = self._columns.fill(records, predictions, tally.faults)
         if self._columns.packed.order is not order:
             self._compile()
-        version, versions = versions_of(list(map(_get_version, records)))
+        said = list(map(_get_version, records))
         if reasons:
             # The place of a line among all records becomes its place among the accepted ones.
             place = np.concatenate(([0], np.cumsum(keep)))
             tally.at[known:] = place[np.array(tally.at[known:], np.int64)].tolist()
             for index, reason in reasons.items():
                 tally.reject(reason, msgspec.json.encode(_plain(records[index])), int(place[index]))
-            time, version, columns = time[keep], version[keep], columns.only(keep)
+            time, columns, said = time[keep], columns.only(keep), list(compress(said, keep))
         tally.at[known:] = [before + at for at in tally.at[known:]]
+        version, versions = versions_of(said)
         return _Part(time, version, versions, columns)
 
     def _accept(

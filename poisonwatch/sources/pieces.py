@@ -30,8 +30,15 @@ def _columns(piece: Piece) -> dict[str, Any]:
 
 
 def _select(piece: P, which: slice | Bools | Ints, **changes: Any) -> P:
-    """The records chosen by an index."""
+    """The records chosen by an index, with the versions that they have, in the order in which these are met."""
     chosen: dict[str, Any] = {name: column[..., which] for name, column in _columns(piece).items()}
+    if isinstance(piece, Batch):
+        codes, first = np.unique(chosen["version"], return_index=True)
+        met = codes[np.argsort(first)]
+        recode = np.zeros(len(piece.versions), np.int32)
+        recode[met] = np.arange(met.size)
+        chosen["version"] = recode[chosen["version"]]
+        changes["versions"] = tuple(piece.versions[code] for code in met.tolist())
     return dataclasses.replace(piece, **chosen, **changes)
 
 

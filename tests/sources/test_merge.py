@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,6 +31,7 @@ SCHEMA = Schema(
     layout="object",
     confidence=False,
 )
+OTHER = msgspec.structs.replace(SCHEMA, model="other", features=(), layout="none")
 BAD = None
 """Stands in a log for a line that is rejected."""
 
@@ -116,6 +119,49 @@ def test_merging_is_sorting_by_running_clocks(
         for n in range(len(times))
     ]
     assert names(merge) == [name for *_, name in sorted(keyed)]
+    assert not merge.holding
+
+
+MODELS = st.lists(st.tuples(st.integers(0, 40).map(float), st.sampled_from(["m", "other"])), max_size=14)
+
+
+@given(first=MODELS, second=MODELS, labels=TIMES, cuts=st.tuples(CUTS, CUTS, CUTS))
+def test_logs_that_models_share(
+    first: list[tuple[float, str]],
+    second: list[tuple[float, str]],
+    labels: list[float],
+    cuts: tuple[list[int], list[int], list[int]],
+) -> None:
+    """Of logs that each hold two models nothing is lost, no piece holds two models, and each log keeps its order by model."""
+    schemas = {"m": SCHEMA, "other": OTHER}
+    lanes = [lane("l", log(labels, name="l", labels=True), cuts[2], labels=True, confirm=False)]
+    given_by: dict[tuple[str, str], list[float]] = {}
+    for name, entries, places in (("a", first, cuts[0]), ("b", second, cuts[1])):
+        records = [
+            {"timestamp": START + at, "prediction": n, "model": model, "model_version": name, "features": {"n": n}}
+            for n, (at, model) in enumerate(entries)
+        ]
+        edges = sorted({0, len(records), *(min(place, len(records)) for place in places)})
+        blocks = iter([lines(records[start:stop]) for start, stop in pairwise(edges)])
+        lanes.append(
+            Lane(name, functools.partial(next, blocks, b""), JsonlPredictions(schemas, 1 << 16), confirm=False)
+        )
+        for model in schemas:
+            given_by[name, model] = [at for at, of in entries if of == model]
+    merge = Merge(lanes)
+    found: dict[tuple[str, str], list[float]] = {place: [] for place in given_by}
+    labelled, quiet = 0, 0
+    while quiet < 2:
+        pieces = merge.step()
+        quiet = 0 if pieces else quiet + 1
+        for piece in pieces:
+            if not isinstance(piece, Batch):
+                labelled += piece.time.size
+                continue
+            assert piece.numbers.shape[0] == (2 if piece.model == "m" else 1)
+            for n, at in enumerate(piece.time.tolist()):
+                found[piece.versions[piece.version[n]], piece.model].append(at - START)
+    assert (found, labelled) == (given_by, len(labels))
     assert not merge.holding
 
 
