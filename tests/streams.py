@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +23,6 @@ from poisonwatch.types import Batch, Column, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from poisonwatch.agent import Watched
     from poisonwatch.profile.indicators import Questions
@@ -89,6 +91,13 @@ def reference(tmp_path: Path, count: int = 3000, seed: int = 99, **how: Any) -> 
     """A reference learned from `count` predictions of the day before."""
     records = predictions(count, seed, start=START - 86400.0, **how)
     return build([write(tmp_path / f"reference-{seed}-{count}.ndjson", records)])
+
+
+@cache
+def usual_reference() -> Reference:
+    """The reference of 3,000 predictions that tests share: learning one takes seconds."""
+    with TemporaryDirectory() as folder:
+        return reference(Path(folder))
 
 
 def watched(learned: Reference, **detection: Any) -> Watched:
