@@ -174,7 +174,8 @@ def _per_million(found: Sequence[delays.Found], name: str, stream: str) -> str:
 
 
 def _mean_and_most(values: Sequence[int]) -> str:
-    return f"{np.mean(values):,.5g} ({max(values):,})"
+    mean = float(np.mean(values))
+    return f"{mean:,.0f} ({max(values):,})" if mean >= 100 else f"{mean:.3g} ({max(values):,})"
 
 
 def _quantile(values: Iterable[float], q: float) -> float:
