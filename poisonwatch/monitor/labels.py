@@ -1,14 +1,16 @@
 """Labels as they come back: joined to their predictions, counted once each, and judged by version and slice.
 
-A label is judged at its own time, however late it comes. Labels of one window of time make a block, which every kernel takes
-as one step: with few labels that is a step per label. Only the first label of a prediction from a source that can be trusted
-so far counts for the error rates (`detect.sources`).
+A label is judged at its own time, however late it comes; one that came with its prediction is judged with the prediction's
+window. Labels of one window of time make a block, which every kernel takes as one step: with few labels that is a step per
+label. Only the first label of a prediction from a source that can be trusted so far counts for the error rates
+(`detect.sources`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -45,6 +47,9 @@ STORE = 1 << 25
 
 MOST_NAMES = 4096
 """Versions that are told apart among the predictions that wait."""
+
+MOST_TOLD = 4096
+"""Accused sources that are remembered although nothing is left of the accusation."""
 
 
 class FeedbackView(NamedTuple):
@@ -97,7 +102,9 @@ class Labels:
         self._names: list[str] = []
         self._versions: dict[str, _OfVersion] = {}
         self._early = np.zeros(self.questions.size, np.int64)
+        self._held: dict[tuple[int, str], Ints] = {}
         self._open: dict[str, Ints] = {}
+        self._heard = False
         self._block = -math.inf
         self._fit(errors)
 
@@ -119,7 +126,8 @@ class Labels:
         """Let a batch's predictions wait for their labels; pairs of versions that answered the same."""
         names = [self._code_of(name) for name in batch.versions]
         version = np.array(names, np.int32)[batch.version] if names else batch.version
-        return self._waiting.put(fingerprints(batch.ids.tolist()), batch.time, version, batch.codes[self._rows])
+        ids = fingerprints(batch.ids.tolist())
+        return self._waiting.put(ids, batch.time, version, batch.codes[self._rows], batch.labels != "")
 
     def name_of(self, code: int) -> str:
         """The version of a code in the store."""
@@ -133,15 +141,29 @@ class Labels:
                 self._names.append(name)
         return self._names.index(name)
 
-    def at_once(self, batch: Batch) -> Iterator[float]:
-        """Take the labels that came with the predictions themselves; the ends of the blocks that they close."""
-        with_label = np.flatnonzero(batch.labels != "")
-        if with_label.size and self._codes_of:
-            versions = np.array([self._code_of(name) for name in batch.versions], np.int32)[batch.version[with_label]]
-            facts = batch.codes[self._rows][:, with_label]
-            wrong = self._codes(batch.labels[with_label]) != facts[0]
-            self.matched += int(with_label.size)
-            yield from self._add(batch.time[with_label], versions, facts, wrong)
+    def hold(self, batch: Batch, in_time: Bools) -> None:
+        """Keep the labels that came with predictions until their windows are closed; late predictions (n,) have none."""
+        with_label = np.flatnonzero((batch.labels != "") & in_time)
+        if not with_label.size or not self._codes_of:
+            return
+        self.matched += int(with_label.size)
+        facts = batch.codes[self._rows][:, with_label]
+        wrong = self._codes(batch.labels[with_label]) != facts[0]
+        number = np.floor(batch.time[with_label] / self._settings.window).astype(np.int64)
+        version = batch.version[with_label]
+        for which, code in np.unique(np.stack((number, version)), axis=1).T.tolist():
+            of = np.flatnonzero((number == which) & (version == code))
+            key = which, batch.versions[code]
+            profile = self._profile(facts[:, of], wrong[of])
+            self._held[key] = self._held[key] + profile if key in self._held else profile
+
+    def release(self, start: float) -> None:
+        """Let the labels that came with the predictions of the window that began at `start` count."""
+        number = round(start / self._settings.window)
+        for key in [key for key in self._held if key[0] == number]:
+            self._put(key[1], self._held.pop(key))
+            self._heard = True
+            self._block = max(self._block, float(number))
 
     def take(self, feedback: Feedback) -> Iterator[float]:
         """Join labels to what waits; the ends of the blocks that they close."""
@@ -152,23 +174,42 @@ class Labels:
         self.matched += int(of.size)
         if not of.size or not self._codes_of:
             return  # of a model that predicts numbers, labels are only counted
-        rows = rows[of]
+        ids, rows, time = ids[of], rows[of], feedback.time[of]
         facts, versions = self._waiting.facts[:, rows], self._waiting.version[rows]
         labels = self._codes(feedback.labels[of])
-        votes = Votes(
-            time=feedback.time[of],
-            source=feedback.sources[of],
-            attributes=feedback.attributes[of],
-            prediction_id=feedback.ids[of],
-            item=ids[of],
-            predicted=facts[0].astype(np.int64) - 1,
-            label=labels - 1,
-        )
-        counted = np.flatnonzero(self.sources.step(votes))
-        first = counted[self._waiting.settle(rows[counted])]
-        yield from self._add(
-            feedback.time[of][first], versions[first], facts[:, first], labels[first] != facts[0, first]
-        )
+        number = np.maximum.accumulate(np.maximum(np.floor(time / self._settings.window), self._block))
+        edges = (0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), of.size)
+        # Block by block: what a block's report says of the sources must not depend on what else came in one piece.
+        for first, last in pairwise(edges):
+            if number[first] > self._block:
+                if self._heard:
+                    yield self.open_until
+                self._block = float(number[first])
+            self._heard = True
+            piece = np.arange(first, last)
+            votes = Votes(
+                time=time[piece],
+                source=feedback.sources[of[piece]],
+                attributes=feedback.attributes[of[piece]],
+                prediction_id=feedback.ids[of[piece]],
+                item=ids[piece],
+                predicted=facts[0, piece].astype(np.int64) - 1,
+                label=labels[piece] - 1,
+            )
+            counted = piece[self.sources.step(votes)]
+            self._count(counted[self._waiting.settle(rows[counted])], versions, facts, labels)
+
+    def _count(self, kept: Ints, versions: Codes, facts: Codes, labels: Ints) -> None:
+        """Count the labels `kept` in the open block."""
+        for code in np.unique(versions[kept]).tolist():
+            of = kept[versions[kept] == code]
+            self._put(self._names[code], self._profile(facts[:, of], labels[of] != facts[0, of]))
+
+    def _profile(self, facts: Codes, wrong: Bools) -> Ints:
+        return self.questions.count(np.empty((0, wrong.size)), facts, wrong[None])
+
+    def _put(self, name: str, profile: Ints) -> None:
+        self._open[name] = self._open[name] + profile if name in self._open else profile
 
     def _count_unmatched(self, ids: Words, rows: Ints) -> None:
         missing = ids[rows < 0]
@@ -182,29 +223,10 @@ class Labels:
         unseen = unseen_code(self._outcome)
         return np.fromiter((self._codes_of.get(label, unseen) for label in labels), np.int64, labels.size)
 
-    def _add(self, time: Floats, versions: Codes, facts: Codes, wrong: Bools) -> Iterator[float]:
-        """Add labels to the block of their time; a block ends when a label of a later one comes."""
-        if not time.size:
-            return
-        if math.isnan(self._first_label):
-            self._first_label = float(time[0])
-        number = np.maximum.accumulate(np.maximum(np.floor(time / self._settings.window), self._block))
-        for block in np.unique(number):
-            if block > self._block:
-                if self._open:
-                    yield (self._block + 1) * self._settings.window
-                self._block = float(block)
-            of_block = number == block
-            for code in np.unique(versions[of_block]).tolist():
-                of = np.flatnonzero(of_block & (versions == code))
-                profile = self.questions.count(np.empty((0, of.size)), facts[:, of], wrong[None, of])
-                name = self._names[code]
-                self._open[name] = self._open[name] + profile if name in self._open else profile
-
     @property
     def open_until(self) -> float:
         """When the open block ends; infinity when none is open."""
-        return (self._block + 1) * self._settings.window if self._open else math.inf
+        return (self._block + 1) * self._settings.window if self._heard else math.inf
 
     def judge(self, shares: dict[str, float], drifting: frozenset[str]) -> dict[str, Ints]:
         """End the open block: step the error rates of the versions that it holds; the block's profiles by version.
@@ -213,7 +235,7 @@ class Labels:
         versions whose inputs moved.
         """
         profiles = {name: profile for name, profile in self._open.items() if name in shares}
-        self._open = {}
+        self._open, self._heard = {}, False
         start, end = self._block * self._settings.window, (self._block + 1) * self._settings.window
         for name, profile in sorted(profiles.items()):
             version = self._versions.get(name)
@@ -221,25 +243,29 @@ class Labels:
                 none = np.zeros(self.questions.size, np.int64)
                 version = self._versions[name] = _OfVersion(start, self._calm.begin(), none)
             version.totals = version.totals + profile
-            if self.judged and not self._is_early(name, profile):
+            if self.judged and not self._is_early(name, profile, start):
                 shift = self._drift if name in drifting else self._calm
                 share = (end - version.judged) / self._settings.period * shares[name]
                 shift.step(version.memory, profile, share, start)
                 version.judged = end
         return profiles
 
-    def _is_early(self, name: str, profile: Ints) -> bool:
+    def _is_early(self, name: str, profile: Ints, start: float) -> bool:
         """Are these among the first labels of the reference's own versions? They say whether it can be believed.
 
         A reference's error rate may be that of the training set. Where the first labels refute it, theirs takes its place.
         """
         if self._early[0] >= EARLY or (self._settings.known and name not in self._settings.known):
             return False
+        if not self._early[0]:
+            self._first_label = start
         self._early = self._early + profile
         if self._early[0] >= EARLY:
             live = describe_errors(self.questions, self._early, self._overall)
             if live.low[self._overall] > self._reference.high[self._overall]:
                 self._fit(live)
+                for version in self._versions.values():
+                    version.memory = self._calm.begin()  # what was held against a refuted reference is no evidence
         return True
 
     def forget(self, version: str) -> None:
@@ -350,6 +376,9 @@ class Labels:
         if not told:
             return ()
         self._told |= told
+        if len(self._told) > MOST_TOLD:
+            accused = {party.source for party in known}
+            self._told = {name: labels for name, labels in self._told.items() if name in accused}
         return tuple(
             Accusation(
                 source=party.source,
@@ -384,7 +413,9 @@ class Labels:
             "early": self._early,
             "unfit": self.unfit,
             "block": self._block,
+            "heard": self._heard,
             "open": dict(self._open),
+            "held": [{"which": list(which), "profile": profile} for which, profile in self._held.items()],
             "versions": {
                 name: {"judged": version.judged, "memory": version.memory.state(), "totals": version.totals}
                 for name, version in self._versions.items()
@@ -403,7 +434,9 @@ class Labels:
         self._early = state["early"]
         self._fit(describe_errors(self.questions, self._early, self._overall) if state["unfit"] else self._reference)
         self._block = state["block"]
+        self._heard = state["heard"]
         self._open = dict(state["open"])
+        self._held = {(held["which"][0], held["which"][1]): held["profile"] for held in state["held"]}
         self._versions = {
             name: _OfVersion(**{**saved, "memory": Memory(**saved["memory"])})
             for name, saved in state["versions"].items()

@@ -165,9 +165,9 @@ class Monitor:
     def absorb(self, batch: Batch) -> Iterator[Report]:
         """Take a micro-batch; yield a report for every window it closes."""
         batch = self._enrichment.apply(batch, self._sampler.take(batch.time))
-        self._shadows.add(batch, self.labels.wait(batch), self.labels.name_of)
-        for end in self.labels.at_once(batch):
-            yield self._conclude_labels(end)
+        in_time = self._windows.in_time(batch.time)
+        self._shadows.add(batch, self.labels.wait(batch), in_time, self.labels.name_of)
+        self.labels.hold(batch, in_time)
         for window in self._windows.absorb(batch):
             yield self._judge(window)
 
@@ -221,6 +221,7 @@ class Monitor:
             told = [e for version in self._versions.values() for e in version.evidence]
             healthy = moved(told, FIRES).isdisjoint(HARMFUL)
             self._creep.note(window.start, sum(profiles.values(), start=self._none), healthy=healthy)
+        self.labels.release(window.start)
         if self.labels.open_until <= window.end:
             self._judge_labels()
         return self._report(window.end, retired)

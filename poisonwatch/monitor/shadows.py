@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.waiting import Pairs
     from poisonwatch.profile.window import Window
-    from poisonwatch.types import Batch, Evidence, Ints
+    from poisonwatch.types import Batch, Bools, Evidence, Ints
 
 
 @dataclass(slots=True)
@@ -34,19 +34,25 @@ class Shadows:
 
     def __init__(self, classes: tuple[str, ...], settings: Settings) -> None:
         self._settings = settings
+        self._classes = classes
         self._shadow = Shadow(classes, {}, settings.shares[SHADOW])
         self._met: dict[tuple[int, str, str], Ints] = {}
         self._versions: dict[tuple[str, str], _Beside] = {}
 
-    def add(self, batch: Batch, pairs: Pairs, name_of: Callable[[int], str]) -> None:
-        """Take pairs into account: predictions of this batch that another version has answered before."""
-        if not pairs.record.size:
+    def add(self, batch: Batch, pairs: Pairs, in_time: Bools, name_of: Callable[[int], str]) -> None:
+        """Take pairs into account: predictions of this batch that another version has answered before.
+
+        Those that are not `in_time` (n,) are left out like everything else about them; of numbers there is nothing to compare.
+        """
+        kept = np.flatnonzero(in_time[pairs.record])
+        if not kept.size or not self._classes:
             return
-        number = np.floor(batch.time[pairs.record] / self._settings.window).astype(np.int64)
-        own = batch.version[pairs.record]
-        now, before = batch.codes[0, pairs.record], pairs.facts[0]
-        for key in np.unique(np.stack((number, own, pairs.version)), axis=1).T.tolist():
-            of = np.flatnonzero((number == key[0]) & (own == key[1]) & (pairs.version == key[2]))
+        record, version = pairs.record[kept], pairs.version[kept]
+        number = np.floor(batch.time[record] / self._settings.window).astype(np.int64)
+        own = batch.version[record]
+        now, before = batch.codes[0, record], pairs.facts[0, kept]
+        for key in np.unique(np.stack((number, own, version)), axis=1).T.tolist():
+            of = np.flatnonzero((number == key[0]) & (own == key[1]) & (version == key[2]))
             names = key[0], batch.versions[key[1]], name_of(key[2])
             none = np.empty((0, of.size), np.bool_)
             # Either may turn out to be the stable one: counted are both ways round.

@@ -96,12 +96,13 @@ class Waiting:
         self._level_since = LONG_AGO
         self._put_since = 0
 
-    def put(self, ids: Words, time: Floats, version: Codes, facts: Codes) -> Pairs:
+    def put(self, ids: Words, time: Floats, version: Codes, facts: Codes, labelled: Bools | None = None) -> Pairs:
         """Let predictions wait: ids (n,), time (n,), version (n,), facts (f, n); an id of 0 is none.
 
-        The same id of the same version again replaces what waits, and keeps its label. Each pair of answers to one id is
+        Those `labelled` (n,) have their first label already. The same id of the same version again replaces what waits, and keeps its label. Each pair of answers to one id is
         told once, for as long as the earlier one waits: with the newest of the other versions.
         """
+        labelled = np.zeros(ids.size, np.bool_) if labelled is None else labelled
         known = np.flatnonzero(ids)
         mixed = mix(ids[known])
         newest = np.maximum.accumulate(np.concatenate(([self._newest], time)))[1:]
@@ -112,7 +113,7 @@ class Waiting:
             until = min(known.size, done + self._sets - self._offered)
             here = mixed[done:until]
             inside = np.flatnonzero(here & self._mask(self.level) == 0)
-            found += self._store(known[done + inside], here[inside], ids, time, version, facts, newest)
+            found += self._store(known[done + inside], here[inside], ids, time, version, facts, labelled, newest)
             self._offered += until - done
             done = until
             self._newest = float(newest[known[done - 1]])
@@ -150,7 +151,15 @@ class Waiting:
         return first
 
     def _store(
-        self, of: Ints, mixed: Words, ids: Words, time: Floats, version: Codes, facts: Codes, newest: Floats
+        self,
+        of: Ints,
+        mixed: Words,
+        ids: Words,
+        time: Floats,
+        version: Codes,
+        facts: Codes,
+        labelled: Bools,
+        newest: Floats,
     ) -> list[Pairs]:
         """Put the records `of`; sets do not meddle with each other, and within a set one record comes after the other."""
         if not of.size:
@@ -167,11 +176,19 @@ class Waiting:
         for turn in range(min(int(rank.max()) + 1, MOST_PUTS)):
             now = np.flatnonzero(fits & (rank == turn)) if turn else starts[fits[starts]]
             if now.size:
-                pairs.append(self._store_apart(of[now], to[now], ids, time, version, facts, newest))
+                pairs.append(self._store_apart(of[now], to[now], ids, time, version, facts, labelled, newest))
         return pairs
 
     def _store_apart(
-        self, of: Ints, to: Ints, ids: Words, time: Floats, version: Codes, facts: Codes, newest: Floats
+        self,
+        of: Ints,
+        to: Ints,
+        ids: Words,
+        time: Floats,
+        version: Codes,
+        facts: Codes,
+        labelled: Bools,
+        newest: Floats,
     ) -> Pairs:
         """Put records `of` into sets `to` of which no two are the same."""
         in_set = to[:, None] * WAYS + np.arange(WAYS)
@@ -204,6 +221,7 @@ class Waiting:
         self.version[rows] = version[of]
         self.facts[:, rows] = facts[:, of]
         self.labelled[rows] &= again
+        self.labelled[rows] |= labelled[of]
         return pairs
 
     def _end_round(self) -> None:

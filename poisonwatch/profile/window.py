@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from poisonwatch.profile.indicators import Questions
-    from poisonwatch.types import Batch, Floats, Ints
+    from poisonwatch.types import Batch, Bools, Floats, Ints
 
 
 @dataclass(slots=True)
@@ -62,12 +62,17 @@ class Windows:
         """The largest event time seen, or minus infinity."""
         return self._newest
 
+    def in_time(self, time: Floats) -> Bools:
+        """Which of the next predictions, at `time` (n,), come before their window is judged: the watermark passed its end."""
+        newest = np.maximum.accumulate(np.concatenate(([self._newest], time)))[:-1]
+        in_time: Bools = (np.floor(time / self._width) + 1) * self._width > newest - self._lateness
+        return in_time
+
     def absorb(self, batch: Batch) -> Iterator[Window]:
         """Count a batch; yield the windows that it closes, oldest first."""
         newest = np.maximum.accumulate(np.concatenate(([self._newest], batch.time)))
         number = np.floor(batch.time / self._width).astype(np.int64)
-        # A window is judged once the watermark has passed its end.
-        in_time = (number + 1) * self._width > newest[:-1] - self._lateness
+        in_time = self.in_time(batch.time)
         self.late += int(batch.time.size - in_time.sum())
         self._count_lost(newest[batch.rejected_at])
         self._count_lost(newest[:-1][~in_time])
