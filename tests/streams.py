@@ -71,6 +71,53 @@ def predictions(
     ]
 
 
+SAID = {
+    "ham": ["meeting", "tomorrow", "lunch", "thanks", "report", "agenda", "notes", "team", "project", "review"],
+    "spam": ["winner", "prize", "claim", "cash", "free", "urgent", "offer", "click", "bonus", "credit"],
+}
+"""Words of the two classes of `rich_predictions`."""
+
+
+def rich_predictions(
+    count: int, seed: int = 0, *, start: float = START, rate: float = 1.0, version: str = "v1"
+) -> list[Record]:
+    """Predictions of a model that answers to its inputs: numbers, a category, a segment, a text and an embedding.
+
+    One answer in 50 is not what the inputs ask for. Every second prediction has its label, wrong in 3 % of `eu` and 12 % of
+    `us`.
+    """
+    rng = np.random.default_rng(seed)
+    times = start + np.cumsum(rng.exponential(1.0 / rate, count))
+    made = []
+    for number in range(count):
+        asks = "spam" if rng.random() < 0.3 else "ham"
+        says = asks if rng.random() > 0.02 else "ham" if asks == "spam" else "spam"
+        segment = "eu" if rng.random() < 0.6 else "us"
+        words = [*rng.choice(SAID[asks], 6), *rng.choice(SAID["ham"], 2), f"n{rng.zipf(1.5) % 5000}"]
+        centre = 1.0 if asks == "spam" else -1.0
+        record: Record = {
+            "timestamp": round(float(times[number]), 3),
+            "prediction_id": f"r{seed}-{number}",
+            "model": "rich",
+            "model_version": version,
+            "features": {
+                "amount": round(float(rng.normal(centre, 1.0)), 4),
+                "age": int(rng.integers(18, 90)),
+                "country": str(rng.choice(["de", "fr", "it"], p=[0.6, 0.3, 0.1])),
+            },
+            "segment": segment,
+            "text": " ".join(words),
+            "embedding": [round(float(value), 4) for value in rng.normal(centre, 1.0, 4)],
+            "prediction": says,
+            "confidence": round(float(1.0 / (1.0 + np.exp(-rng.normal(2.5, 0.8)))), 4),
+        }
+        if number % 2:
+            wrong = rng.random() < (0.03 if segment == "eu" else 0.12)
+            record["label"] = {"ham": "spam", "spam": "ham"}[says] if wrong else says
+        made.append(record)
+    return made
+
+
 def merged(*logs: Iterable[Record]) -> list[Record]:
     """Several logs as one, by time."""
     return sorted((record for log in logs for record in log), key=lambda record: float(record["timestamp"]))
@@ -98,6 +145,13 @@ def usual_reference() -> Reference:
     """The reference of 3,000 predictions that tests share: learning one takes seconds."""
     with TemporaryDirectory() as folder:
         return reference(Path(folder))
+
+
+@cache
+def rich_reference() -> Reference:
+    """The reference of 1,500 `rich_predictions`, with everything fitted that can be."""
+    with TemporaryDirectory() as folder:
+        return build([write(Path(folder) / "rich.ndjson", rich_predictions(1500, 99, start=START - 86400.0))])
 
 
 def watched(learned: Reference, **detection: Any) -> Watched:

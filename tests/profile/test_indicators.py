@@ -5,12 +5,36 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poisonwatch.profile.indicators import MISSING_CODE, ask, ask_lines, code_count, folded_code, unseen_code
+from poisonwatch.profile.indicators import (
+    CONFIDENCE_FALL,
+    ERRORS,
+    FLIPPED,
+    FLIPS,
+    MISSING_CODE,
+    MOST_SLICES,
+    ONE_SIDED,
+    OUTPUTS,
+    SLICE_CONFIDENCE,
+    SLICE_ERRORS,
+    SLICE_FLIPS,
+    UNSURE,
+    WRONG,
+    ask,
+    ask_errors,
+    ask_lines,
+    class_codes,
+    code_count,
+    code_rows,
+    folded_code,
+    sliced_rows,
+    unseen_code,
+)
 from poisonwatch.types import Column, Schema
 from tests.streams import SMALL, chopped, small_batch, small_questions
 
@@ -183,11 +207,182 @@ def test_codes_of_a_category_are_distinct(values: tuple[str, ...]) -> None:
     assert codes == set(range(code_count(column)))
 
 
-def test_only_rises_are_watched_where_a_fall_says_nothing() -> None:
-    """Rejected lines and unseen categories are watched upwards only, all else both ways."""
-    one_sided = {i.text for i in (*QUESTIONS.indicators, *ask_lines().indicators) if not i.down}
-    assert one_sided == {"line rejected or late", "prediction unseen before", "features.country unseen before"}
-    assert all(i.up for i in (*QUESTIONS.indicators, *ask_lines().indicators))
+def sides(indicator: Indicator) -> tuple[bool, bool]:
+    """Whether a rise and a fall of an indicator must be watched."""
+    if indicator.text.startswith((FLIPPED, UNSURE, WRONG, "line ")) or indicator.text.endswith("unseen before"):
+        return True, False
+    if indicator.signal.name in ONE_SIDED:
+        return False, True
+    if indicator.signal.name == "confidence" and not indicator.text.endswith("missing"):
+        return (True, False) if indicator.signal.group == CONFIDENCE_FALL else (False, True)
+    return True, True
+
+
+def test_only_what_says_something_is_watched() -> None:
+    """A fall of what is lost, unseen or marked says nothing; nor does a rise of small values where large ones are odd."""
+    everything = (*QUESTIONS.indicators, *MARKED.indicators, *ask_errors(SMALL).indicators, *ask_lines().indicators)
+    assert {i: (i.up, i.down) for i in everything} == {i: sides(i) for i in everything}
+    assert {sides(i) for i in everything} == {(True, True), (True, False), (False, True)}
+    for questions in (QUESTIONS, MARKED):
+        assert questions.sides.tolist() == [[i.up, i.down] for i in questions.indicators]
+
+
+def test_a_fall_of_confidence_and_its_rise_are_told_apart() -> None:
+    """At a cut up to .99 more low confidences are a fall of confidence; fewer, and all cuts above, are a change."""
+    questions = ask(SMALL, {"confidence": (0.5, 0.99, 0.995), "features.amount": ()})
+    told = [(i.text, i.signal.group, i.up, i.down) for i in questions.indicators if i.signal.name == "confidence"]
+    assert sorted(told) == [
+        ("confidence <= 0.5", CONFIDENCE_FALL, True, False),
+        ("confidence <= 0.5", OUTPUTS, False, True),
+        ("confidence <= 0.99", CONFIDENCE_FALL, True, False),
+        ("confidence <= 0.99", OUTPUTS, False, True),
+        ("confidence <= 0.995", OUTPUTS, True, True),
+    ]
+
+
+DERIVED = ("surprise", "text.words", "outlier")
+MARKED = ask(
+    SMALL,
+    {
+        "confidence": (0.5,),
+        "features.amount": (0.0,),
+        "surprise": (0.9,),
+        "text.words": (4.0,),
+        "outlier": (0.7,),
+    },
+    DERIVED,
+    (FLIPPED, UNSURE),
+)
+
+
+@given(
+    n=st.integers(0, 40),
+    seed=st.integers(0, 2**32 - 1),
+    shares=st.tuples(st.sampled_from([0.0, 0.3, 1.0]), st.floats(0, 1)),
+)
+def test_marks_are_counted_by_code(n: int, seed: int, shares: tuple[float, float]) -> None:
+    """Behind the plain counts stand, per mark, how many bear it and every code's count among these, as by hand."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.choice([0.0, 0.5, 1.0, np.nan], (len(MARKED.numbers), n))
+    codes = np.array([rng.integers(0, code_count(column), n) for column in MARKED.code_columns], np.int32)
+    marks = rng.random((2, n)) < np.array(shares)[:, None]
+    expected = by_hand(MARKED, numbers, codes)
+    for mark in marks.tolist():
+        bearing = [record for record, bears in enumerate(mark) if bears]
+        expected.append(len(bearing))
+        for row, column in zip(codes.tolist(), MARKED.code_columns, strict=True):
+            expected += [sum(row[record] == code for record in bearing) for code in range(code_count(column))]
+    profile = MARKED.count(numbers, codes, marks)
+    assert profile.tolist() == expected
+    assert profile.size == MARKED.size
+    half = n // 2
+    parts = (MARKED.count(numbers[:, s], codes[:, s], marks[:, s]) for s in (slice(0, half), slice(half, n)))
+    assert sum(parts).tolist() == expected  # type: ignore[union-attr]
+    for indicator in MARKED.indicators:
+        found = re.fullmatch(r"(flipped|unsure)(?: where (\S+) = (\S+))?", indicator.text)
+        if found is None:
+            continue
+        bears = marks[(FLIPPED, UNSURE).index(found[1])]
+        among = np.ones(n, np.bool_)
+        if found[2]:
+            (row,) = (row for row, column in enumerate(MARKED.code_columns) if column.name == found[2])
+            among = codes[row] == 1 + MARKED.code_columns[row].values.index(found[3])
+        assert profile[indicator.asked] == among.sum()
+        assert profile[indicator.yes] == (among & bears).sum()
+
+
+def test_groups_of_marks() -> None:
+    """Flips are watched overall, by class and by slice; unsure answers by slice only: overall that is a confidence cut."""
+    told = {(i.text, i.signal.group) for i in MARKED.indicators if i.text.startswith((FLIPPED, UNSURE))}
+    assert told == {
+        ("flipped", FLIPS),
+        ("flipped where prediction = ham", FLIPS),
+        ("flipped where prediction = spam", FLIPS),
+        ("flipped where features.country = de", SLICE_FLIPS),
+        ("flipped where features.country = fr", SLICE_FLIPS),
+        ("unsure where features.country = de", SLICE_CONFIDENCE),
+        ("unsure where features.country = fr", SLICE_CONFIDENCE),
+    }
+
+
+def test_derived_rows_are_never_missing_in_the_sense_of_a_fault() -> None:
+    """What the enrichment leaves out by design (unsampled records) is no missing value that anybody must hear of."""
+    texts = {i.text for i in MARKED.indicators}
+    assert "confidence missing" in texts
+    assert not texts & {f"{name} missing" for name in DERIVED}
+
+
+def categorical(name: str, values: int) -> Column:
+    """A column of so many categories."""
+    return Column(name=name, kind="categorical", values=tuple(f"c{n}" for n in range(values)))
+
+
+def sliced(*features: Column) -> list[str]:
+    """Names of the columns that errors are counted by, for these features."""
+    schema = msgspec.structs.replace(SMALL, features=features)
+    return [code_rows(schema)[row].name for row in sliced_rows(schema)]
+
+
+def test_slices_are_capped_and_segments_come_first() -> None:
+    """The class always; then segments, though they stand last; then categories as long as there is room, whole columns."""
+    big, segment = categorical("features.big", 250), categorical("segment", 200)
+    assert sliced(big, segment) == ["prediction", "segment"]
+    assert sliced(big) == ["prediction", "features.big"]
+    assert sliced(categorical("features.a", 20), big, segment) == ["prediction", "segment", "features.a"]
+    assert sliced(big, categorical("features.b", 150), categorical("features.c", 1)) == [
+        *("prediction", "features.big", "features.b"),
+    ]
+    many = [categorical(f"features.f{n}", 20) for n in range(50)]
+    assert len(sliced(*many)) == 1 + MOST_SLICES // 20
+    assert sliced(Column(name="text", kind="text", values=("present",)), segment) == ["prediction", "segment"]
+
+
+def test_slices_of_a_model_that_predicts_numbers() -> None:
+    """Without classes there are slices all the same, and no row is taken for the class."""
+    schema = msgspec.structs.replace(
+        SMALL,
+        outcome=Column(name="prediction", kind="numerical"),
+        features=(categorical("features.a", 3), categorical("segment", 2)),
+    )
+    assert [code_rows(schema)[row].name for row in sliced_rows(schema)] == ["segment", "features.a"]
+
+
+def test_errors_are_counted_overall_by_class_and_by_slice() -> None:
+    """The places of the error questions are those of the labelled and of the wrong, for every code asked of."""
+    schema = msgspec.structs.replace(SMALL, features=(*SMALL.features, categorical("segment", 3)))
+    questions = ask_errors(schema)
+    columns = [code_rows(schema)[row] for row in sliced_rows(schema)]
+    assert [column.name for column in columns] == ["prediction", "segment", "features.country"]
+    rng = np.random.default_rng(9)
+    codes = np.array([rng.integers(0, code_count(column), 300) for column in columns], np.int32)
+    wrong = rng.random(300) < 0.3
+    profile = questions.count(np.empty((0, 300)), codes, wrong[None])
+    assert profile.size == questions.size
+    seen = {}
+    for indicator in questions.indicators:
+        among = np.ones(300, np.bool_)
+        if found := re.fullmatch(r"wrong where (\S+) = (\S+)", indicator.text):
+            (row,) = (row for row, column in enumerate(columns) if column.name == found[1])
+            among = codes[row] == 1 + columns[row].values.index(found[2])
+        else:
+            assert indicator.text == WRONG
+        assert profile[indicator.asked] == among.sum()
+        assert profile[indicator.yes] == (among & wrong).sum()
+        seen[indicator.text] = indicator.signal.group
+    assert len(seen) == 1 + 2 + 3 + 2
+    assert {text for text, group in seen.items() if group == ERRORS} == {
+        *("wrong", "wrong where prediction = ham", "wrong where prediction = spam"),
+    }
+    assert set(seen.values()) == {ERRORS, SLICE_ERRORS}
+
+
+def test_codes_of_labels() -> None:
+    """A label has the code of its class; the rare classes share one; any other label has none here."""
+    outcome = Column(name="prediction", kind="categorical", values=("a", "b"), folded=("c", "d"))
+    codes = class_codes(outcome)
+    assert codes == {"a": 1, "b": 2, "c": folded_code(outcome), "d": folded_code(outcome)}
+    assert unseen_code(outcome) not in codes.values()
+    assert class_codes(Column(name="prediction", kind="numerical")) == {}
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 0.99, 1e6])
