@@ -187,9 +187,10 @@ class Canary:
 
     def _judge(self, pair: Pair, spent: float, rate: float) -> float:
         """Close the block."""
-        self.step(pair, pair.canary, pair.stable, (pair.end - spent) * rate, pair.start)
+        # Labels may tell an earlier time than the traffic from which on the budget is earned.
+        self.step(pair, pair.canary, pair.stable, max(pair.end - spent, 0.0) * rate, pair.start)
         pair.canary, pair.stable = np.zeros(self._size, np.int64), np.zeros(self._size, np.int64)
-        return pair.end
+        return max(pair.end, spent)
 
     def step(self, pair: Pair, canary: Ints, stable: Ints, share_of_time: float, start: float) -> None:
         """Take one block into account: the two versions' profiles over the same interval."""
@@ -205,7 +206,8 @@ class Canary:
         as_stable = asked[0] * yes[1] / np.maximum(asked[1], 1)
         both = np.stack([yes[0], as_stable])
         advance(pair.memory, self.bets, log_l[:components], share_of_time, answered, both, start)
-        earned = np.log(self.bets.weight * share_of_time)[self._base]
+        with np.errstate(divide="ignore"):
+            earned = np.log(self.bets.weight * share_of_time)[self._base]
         pair.beyond = np.clip(np.logaddexp(pair.beyond, earned) + log_l[components:], LOG_ZERO, LOG_CAP)
         self._compare_classes(pair, asked[:, self._classes], yes[:, self._classes])
 
