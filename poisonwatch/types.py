@@ -132,12 +132,13 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 class Sign(StrEnum):
     """What else the monitor saw beside a piece of evidence; the table of causes reads it.
 
-    `SLOW`: the effect was reached over days, not at once. `CONFINED`: it is the effect of one slice or one class alone.
+    `FEW_SOURCES`: without the few sources that claim the most errors there is no effect. `SLOW`: the effect was reached over days, not at once. `CONFINED`: it is the effect of one slice or one class alone.
     `UNFIT`: the reference's own error rate was wrong from the start. `BROKEN`: values fell out of their range or were
     missing. `MOSTLY_LOST`: most of the lines did not enter a profile. `CLEAR`: the effect's lower bound is beyond the floor
     at which a difference between versions needs no second mark. `UNWATCHED`: no surrogate could give a second mark.
     """
 
+    FEW_SOURCES = "few_sources"
     SLOW = "slow"
     CONFINED = "confined"
     UNFIT = "unfit"

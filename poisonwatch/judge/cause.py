@@ -5,7 +5,7 @@ evidence. `RULES` is read from top to bottom; the first rule of the evidence's g
 
 Outputs that merely moved say nothing of harm: they are tickets. A page needs harm that was seen (labels), a comparison that
 neither inputs nor season explain (canary, shadow), or two independent marks that agree (the surrogate says other classes,
-and confidence fell). Where inputs moved as well, label-free marks prove nothing; where values are broken, the data are to
+and confidence fell). Labels prove nothing where few of their sources claim the errors. Where inputs moved as well, label-free marks prove nothing; where values are broken, the data are to
 blame and no version is.
 """
 
@@ -67,14 +67,17 @@ def _ticket(group: str, cause: Cause, *marks: str) -> Rule:
 RULES = (
     _ticket(ERRORS, Cause.REFERENCE_UNFIT, Sign.UNFIT),
     _ticket(ERRORS, Cause.DATA_QUALITY, Sign.BROKEN),
+    _ticket(ERRORS, Cause.OUTPUT_CHANGE, Sign.FEW_SOURCES),
     _page(ERRORS, Cause.SLICE_DEGRADATION, Sign.CONFINED),
     _page(ERRORS, Cause.BASELINE_CREEP, Sign.SLOW),
     _page(ERRORS, Cause.DEGRADATION),
     _ticket(SLICE_ERRORS, Cause.REFERENCE_UNFIT, Sign.UNFIT),
     _ticket(SLICE_ERRORS, Cause.DATA_QUALITY, Sign.BROKEN),
+    _ticket(SLICE_ERRORS, Cause.OUTPUT_CHANGE, Sign.FEW_SOURCES),
     _page(SLICE_ERRORS, Cause.SLICE_DEGRADATION, ERRORS, Sign.CONFINED),
     _page(SLICE_ERRORS, Cause.DEGRADATION, ERRORS),
     _page(SLICE_ERRORS, Cause.SLICE_DEGRADATION),
+    _ticket(CANARY_ERRORS, Cause.OUTPUT_CHANGE, Sign.FEW_SOURCES),
     _page(CANARY_ERRORS, Cause.DEGRADATION),
     _page(CANARY_CLASS, Cause.DEGRADATION, CANARY_ERRORS),
     _ticket(CANARY_CLASS, Cause.INPUT_DRIFT, CANARY_INPUTS),

@@ -16,13 +16,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from poisonwatch.detect.claims import Claims, lowest_rate
 from poisonwatch.detect.evidence import MOST_SUBJECTS, collect
 from poisonwatch.detect.kernel import LOG_ZERO, Memory
 from poisonwatch.detect.shift import Shift
 from poisonwatch.detect.sources import FLOOR as SOURCES_FLOOR
 from poisonwatch.detect.sources import Sources, Votes
-from poisonwatch.profile.baseline import describe_errors
-from poisonwatch.profile.indicators import ERRORS, SLICE_ERRORS, SOURCES, class_codes, sliced_rows, unseen_code
+from poisonwatch.monitor.believed import Believed
+from poisonwatch.profile.indicators import (
+    CANARY_ERRORS,
+    ERRORS,
+    SLICE_ERRORS,
+    SOURCES,
+    class_codes,
+    sliced_rows,
+    unseen_code,
+)
 from poisonwatch.profile.odds import logit
 from poisonwatch.profile.waiting import Waiting
 from poisonwatch.profile.words import fingerprints
@@ -33,14 +42,15 @@ if TYPE_CHECKING:
 
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.baseline import Baseline
+    from poisonwatch.profile.indicators import Indicator, Questions
     from poisonwatch.profile.waiting import Pairs
     from poisonwatch.types import Batch, Bools, Codes, Feedback, Floats, Ints, Schema, Texts, Words
 
 THETAS = (0.4, 0.8, 1.4, 2.2)
 """How far beyond the null the alternatives of error rates stand, in log-odds."""
 
-EARLY = 200
-"""Labels of the reference's own versions that must agree with the reference before it is believed."""
+CLAIMED = frozenset([ERRORS, SLICE_ERRORS, CANARY_ERRORS])
+"""Groups of evidence that rest on what sources of labels claim."""
 
 STORE = 1 << 25
 """Bytes that predictions may take while they wait for their labels."""
@@ -89,38 +99,32 @@ class Labels:
         self.unmatched: dict[str, int] = {}
         self.matched = 0
         self._settings = settings
-        self._reference = errors
         self._texts = tuple(indicator.text for indicator in self.questions.indicators)
         self._overall = next(n for n, indicator in enumerate(self.questions.indicators) if indicator.asked == 0)
-        self._first_label = math.nan
         self._rows = np.array(sliced_rows(schema), np.int64)
         self._outcome = schema.outcome
         self._codes_of = class_codes(schema.outcome)
         self._waiting = Waiting(STORE // (33 + 4 * self._rows.size), self._rows.size)
         self.sources = Sources(confusion, settings.shares[SOURCES], settings.period)
+        self._claims = Claims(self._rows.size)
+        self._slices = [_slice_of(self.questions, indicator) for indicator in self.questions.indicators]
         self._told: dict[str, int] = {}
         self._names: list[str] = []
         self._versions: dict[str, _OfVersion] = {}
-        self._early = np.zeros(self.questions.size, np.int64)
+        self._believed = Believed(errors, self._overall, settings.known)
         self._held: dict[tuple[int, str], Ints] = {}
         self._open: dict[str, Ints] = {}
         self._heard = False
         self._block = -math.inf
-        self._fit(errors)
+        self._lay(errors)
 
-    def _fit(self, errors: Baseline) -> None:
-        """Take error rates as the baseline: the reference's, or those of the first labels where these refute it."""
-        self._baseline = errors
+    def _lay(self, errors: Baseline) -> None:
+        """Bet against these error rates."""
         shares = {name: self._settings.shares[name] for name in (ERRORS, SLICE_ERRORS)}
         floors = (self._settings.label_floor, self._settings.drift_label_floor)
         size = len(self.questions.indicators)
         # The same bets, against a nearer and a farther null: their memory is one.
         self._calm, self._drift = (Shift(errors, np.full(size, floor), shares, thetas=THETAS) for floor in floors)
-
-    @property
-    def unfit(self) -> bool:
-        """Did the first labels refute the reference's error rate?"""
-        return self._baseline is not self._reference
 
     def wait(self, batch: Batch) -> Pairs:
         """Let a batch's predictions wait for their labels; pairs of versions that answered the same."""
@@ -197,7 +201,10 @@ class Labels:
                 label=labels[piece] - 1,
             )
             counted = piece[self.sources.step(votes)]
-            self._count(counted[self._waiting.settle(rows[counted])], versions, facts, labels)
+            kept = counted[self._waiting.settle(rows[counted])]
+            wrong = labels[kept] != facts[0, kept]
+            self._claims.note(time[kept], versions[kept], facts[:, kept], wrong, feedback.sources[of[kept]])
+            self._count(kept, versions, facts, labels)
 
     def _count(self, kept: Ints, versions: Codes, facts: Codes, labels: Ints) -> None:
         """Count the labels `kept` in the open block."""
@@ -228,11 +235,11 @@ class Labels:
         """When the open block ends; infinity when none is open."""
         return (self._block + 1) * self._settings.window if self._heard else math.inf
 
-    def judge(self, shares: dict[str, float], drifting: frozenset[str]) -> dict[str, Ints]:
+    def judge(self, shares: dict[str, float], first: str | None, drifting: frozenset[str]) -> dict[str, Ints]:
         """End the open block: step the error rates of the versions that it holds; the block's profiles by version.
 
-        `shares` has every running version's share of the budget; labels of others are dropped. `drifting` names the
-        versions whose inputs moved.
+        `shares` has every running version's share of the budget; labels of others are dropped. `first` is the
+        version met first, `drifting` are those whose inputs moved.
         """
         profiles = {name: profile for name, profile in self._open.items() if name in shares}
         self._open, self._heard = {}, False
@@ -243,30 +250,18 @@ class Labels:
                 none = np.zeros(self.questions.size, np.int64)
                 version = self._versions[name] = _OfVersion(start, self._calm.begin(), none)
             version.totals = version.totals + profile
-            if self.judged and not self._is_early(name, profile, start):
+            believed = self._believed.baseline
+            learning = self._believed.take(name, profile, start, first=name == first)
+            if self._believed.baseline is not believed:
+                self._lay(self._believed.baseline)
+                for known in self._versions.values():
+                    known.memory = self._calm.begin()  # what was held against a refuted null is no evidence
+            if self.judged and not learning:
                 shift = self._drift if name in drifting else self._calm
                 share = (end - version.judged) / self._settings.period * shares[name]
                 shift.step(version.memory, profile, share, start)
                 version.judged = end
         return profiles
-
-    def _is_early(self, name: str, profile: Ints, start: float) -> bool:
-        """Are these among the first labels of the reference's own versions? They say whether it can be believed.
-
-        A reference's error rate may be that of the training set. Where the first labels refute it, theirs takes its place.
-        """
-        if self._early[0] >= EARLY or (self._settings.known and name not in self._settings.known):
-            return False
-        if not self._early[0]:
-            self._first_label = start
-        self._early = self._early + profile
-        if self._early[0] >= EARLY:
-            live = describe_errors(self.questions, self._early, self._overall)
-            if live.low[self._overall] > self._reference.high[self._overall]:
-                self._fit(live)
-                for version in self._versions.values():
-                    version.memory = self._calm.begin()  # what was held against a refuted reference is no evidence
-        return True
 
     def forget(self, version: str) -> None:
         """A version is gone."""
@@ -288,7 +283,7 @@ class Labels:
             accused=len(self.sources.accusations(affected=False)),
             agreement=self.sources.agreement.kappa(),
             waiting_share=2.0**-self._waiting.level,
-            unfit=self.unfit,
+            unfit=self._believed.unfit,
         )
 
     def evidence(self, model: str, name: str) -> list[Evidence]:
@@ -297,14 +292,31 @@ class Labels:
         if version is None or not self.judged:
             return []
         memory, bets, floor = version.memory, self._calm.bets, self._calm.floor
-        found = collect(model, name, memory, bets, self._texts, self._baseline.rate, floor)
+        found = collect(model, name, memory, bets, self._texts, self._believed.baseline.rate, floor)
         if not any(evidence.log_e >= 0 for evidence in found) or not self._is_confined(memory):
             return found
         return [msgspec.structs.replace(evidence, signs=(*evidence.signs, Sign.CONFINED)) for evidence in found]
 
+    def heard(self, name: str, found: list[Evidence]) -> list[Evidence]:
+        """The same evidence on a version, with the sign that few sources claim its errors where that is so."""
+        return [
+            msgspec.structs.replace(e, signs=(*e.signs, Sign.FEW_SOURCES))
+            if e.group in CLAIMED and e.log_e >= 0 and e.subjects and self._claimed_by_few(name, e)
+            else e
+            for e in found
+        ]
+
+    def _claimed_by_few(self, name: str, evidence: Evidence) -> bool:
+        """Is the effect gone, or in doubt, without the sources that claim the most errors?"""
+        first = evidence.subjects[0]
+        row, code = self._slices[self._texts.index(first.indicator)]
+        labels, wrong = self._claims.without_most_claiming(self._code_of(name), evidence.onset, row, code)
+        odds = logit(np.array([lowest_rate(wrong, labels), first.expected]))
+        return float(odds[0] - odds[1]) < evidence.floor
+
     def _is_confined(self, memory: Memory) -> bool:
         """Is nothing left of the error rate's rise without the slice that rose most?"""
-        bets, expected = self._calm.bets, self._baseline.rate[self._overall]
+        bets, expected = self._calm.bets, self._believed.baseline.rate[self._overall]
         if SLICE_ERRORS not in bets.groups:
             return False
         overall, one = (self._since_onset(memory, bets.of_group(bets.groups.index(g))) for g in (ERRORS, SLICE_ERRORS))
@@ -322,9 +334,11 @@ class Labels:
     def evidence_on_all(self, model: str) -> list[Evidence]:
         """Evidence on the feedback, and on the reference's error rate: it concerns no version."""
         found = [self._of_sources(model)] if self.sources.labels else []
-        if not self.unfit:
+        if not self._believed.unfit:
             return found
-        expected, rate = (float(base.rate[self._overall]) for base in (self._reference, self._baseline))
+        expected, rate = (
+            float(base.rate[self._overall]) for base in (self._believed.reference, self._believed.baseline)
+        )
         text = self._texts[self._overall]
         subject = Subject(indicator=text, signal=ERRORS, rate=rate, expected=expected)
         return [
@@ -337,8 +351,8 @@ class Labels:
                 log_e=0.0,  # no e-process: a fixed test, made once
                 effect=float(logit(np.array(rate)) - logit(np.array(expected))),
                 floor=0.0,
-                n=int(self._early[0]),
-                onset=self._first_label,
+                n=int(self._believed.labels[0]),
+                onset=self._believed.began,
                 subjects=(subject,),
                 signs=(Sign.UNFIT,),
             ),
@@ -406,12 +420,11 @@ class Labels:
             "waiting": self._waiting.state(),
             "sources": self.sources.state(),
             "told": dict(self._told),
+            "claims": self._claims.state(),
             "names": list(self._names),
             "matched": self.matched,
             "unmatched": dict(self.unmatched),
-            "first_label": self._first_label,
-            "early": self._early,
-            "unfit": self.unfit,
+            "believed": self._believed.state(),
             "block": self._block,
             "heard": self._heard,
             "open": dict(self._open),
@@ -427,12 +440,12 @@ class Labels:
         self._waiting.restore(state["waiting"])
         self.sources.restore(state["sources"])
         self._told = dict(state["told"])
+        self._claims.restore(state["claims"])
         self._names = list(state["names"])
         self.matched = state["matched"]
         self.unmatched = dict(state["unmatched"])
-        self._first_label = state["first_label"]
-        self._early = state["early"]
-        self._fit(describe_errors(self.questions, self._early, self._overall) if state["unfit"] else self._reference)
+        self._believed.restore(state["believed"])
+        self._lay(self._believed.baseline)
         self._block = state["block"]
         self._heard = state["heard"]
         self._open = dict(state["open"])
@@ -441,3 +454,12 @@ class Labels:
             name: _OfVersion(**{**saved, "memory": Memory(**saved["memory"])})
             for name, saved in state["versions"].items()
         }
+
+
+def _slice_of(questions: Questions, indicator: Indicator) -> tuple[int, int]:
+    """Row and code of the predictions that an indicator asks about; a negative row for all of them."""
+    for row in range(len(questions.code_columns)):
+        place = questions.code_place(row)
+        if place.start <= indicator.asked < place.stop:
+            return row, indicator.asked - place.start
+    return -1, 0

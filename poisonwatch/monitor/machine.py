@@ -235,8 +235,9 @@ class Monitor:
         end = self.labels.open_until
         span = end - self._settings.window, end
         shares = {name: version.share for name, version in self._versions.items()}
+        first = next((name for name, version in self._versions.items() if version.number == 1), None)
         drifting = frozenset(n for n, version in self._versions.items() if INPUTS in moved(version.evidence))
-        profiles = self.labels.judge(shares, drifting)
+        profiles = self.labels.judge(shares, first, drifting)
         stable = self._traffic.stable
         for name in self._versions:
             if stable is not None and self._traffic.comparable(name) and not profiles.keys().isdisjoint({name, stable}):
@@ -301,7 +302,7 @@ class Monitor:
         found += self.labels.evidence(self.model, name)
         found += self._pairs.evidence(self.model, name, self._traffic.stable)
         found += self._shadows.evidence(self.model, name, self._traffic.stable)
-        return with_signs(found)
+        return with_signs(self.labels.heard(name, found))
 
     def _dated(self, evidence: Evidence, version: _Version) -> Evidence:
         """The evidence with what its past says: since when by another method, and whether it came slowly."""

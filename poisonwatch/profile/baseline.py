@@ -151,7 +151,9 @@ def describe_history(
     if history.cells.shape[0] > 1:
         part = history.cells[:, :1] / max(int(raw[0]), 1)
         cells = np.maximum(history.cells + part * (counts - raw), 0.0)
-        season = _season(cells[:, questions.asked] / effect, cells[:, questions.yes] / effect)
+        # A correction spread over the cells may leave a cell fewer that were asked than said yes.
+        of_cells = cells[:, questions.asked]
+        season = _season(of_cells / effect, np.minimum(cells[:, questions.yes], of_cells) / effect)
     return Baseline(
         questions=questions,
         counts=counts,
@@ -164,17 +166,18 @@ def describe_history(
     )
 
 
-def describe_errors(questions: Questions, counts: Ints, overall: int) -> Baseline:
+def describe_errors(questions: Questions, counts: Ints, overall: int, z: float = LABELS_Z) -> Baseline:
     """A baseline of error rates from the labels of a reference: asked is labelled, yes is wrong.
 
     `overall` is the number of the indicator over all labels. Every other one is shrunk to its rate as if `LABELS_PRIOR`
-    more labels had shown it, so that a slice without labels has a wide null and not none. Labels are taken as exchangeable.
+    more labels had shown it, so that a slice without labels has a wide null and not none. Bounds are at `z` standard errors. Labels are taken as
+    exchangeable.
     """
     asked, yes = counts[questions.asked].astype(np.float64), counts[questions.yes].astype(np.float64)
     prior = np.where(np.arange(asked.size) == overall, 0.0, LABELS_PRIOR)
     everywhere = (yes[overall] + 0.5) / (asked[overall] + 1.0)
     asked, yes = asked + prior, yes + prior * everywhere
-    low, high = _bounds(asked, yes, LABELS_Z)
+    low, high = _bounds(asked, yes, z)
     return Baseline(
         questions=questions,
         counts=counts,

@@ -1,0 +1,101 @@
+"""Which error rates to hold labels against: the reference's, corrected by the first labels of its own versions.
+
+A reference's labels are often better than live ones, whose sources err too, and sometimes they are those of the training
+set, on which a model errs least. So the first labels of the versions that the reference shows are not judged but believed:
+where they say more errors, that is the null. Where they refute the reference outright it is *unfit*, and slices of which it
+has shown nothing since are not judged until enough labels have shown their own rate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from poisonwatch.profile.baseline import LABELS_Z, describe_errors
+from poisonwatch.profile.odds import logit
+
+if TYPE_CHECKING:
+    from poisonwatch.profile.baseline import Baseline
+    from poisonwatch.types import Floats, Ints
+
+FIRST = 300
+"""Labels that are believed."""
+
+FIRST_Z = 1.0
+"""Standard errors of the first labels' rate that the null allows for, beside the effect floor."""
+
+FEWEST = 40
+"""Labels that a slice must have had before it is judged under an unfit reference."""
+
+NEVER = float(logit(np.array([1.0]))[0])
+"""A null up to here cannot be refuted."""
+
+
+class Believed:
+    """The baseline of error rates.
+
+    `overall` is the indicator over all labels; `own` are the versions that the reference shows. Where it names none, it is
+    taken to show the first version met.
+    """
+
+    def __init__(self, reference: Baseline, overall: int, own: frozenset[str]) -> None:
+        self.reference = reference
+        self.baseline = reference
+        self.unfit = False
+        self.began = math.nan
+        self.labels: Ints = np.zeros(reference.questions.size, np.int64)
+        self._overall = overall
+        self._own = own
+
+    def take(self, version: str, profile: Ints, start: float, *, first: bool) -> bool:
+        """Believe a version's labels (size,) of the block that began at `start`, if they are to be believed.
+
+        `first` says that it is the first version met. False where they are to be judged.
+        """
+        if version not in self._own and not (first and not self._own):
+            return False
+        questions = self.reference.questions
+        if math.isnan(self.began):
+            self.began = start
+        if self.labels[questions.asked[self._overall]] < FIRST:
+            self.labels = self.labels + profile
+            if self.labels[questions.asked[self._overall]] >= FIRST:
+                self._settle()
+            return True
+        if self.unfit:
+            few = self.labels[questions.asked] < FEWEST
+            for places in (questions.asked[few], questions.yes[few]):
+                self.labels[places] += profile[places]
+            if (self.labels[questions.asked[few]] >= FEWEST).any():
+                self._settle()
+        return False
+
+    def _settle(self) -> None:
+        """Let the labels so far say which null holds."""
+        questions, reference, overall = self.reference.questions, self.reference, self._overall
+        strict = describe_errors(questions, self.labels, overall, LABELS_Z)
+        self.unfit = self.unfit or bool(strict.low[overall] > reference.high[overall])
+        seen = describe_errors(questions, self.labels, overall, FIRST_Z)
+        asked: Floats = self.labels[questions.asked].astype(np.float64)
+        if self.unfit:
+            high = np.where(asked < FEWEST, NEVER, strict.high)
+            self.baseline = dataclasses.replace(strict, high=high)
+            return
+        more = seen.high > reference.high
+        self.baseline = dataclasses.replace(
+            reference, high=np.where(more, seen.high, reference.high), rate=np.where(more, seen.rate, reference.rate)
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        settled = self.baseline is not self.reference
+        return {"labels": self.labels.copy(), "unfit": self.unfit, "began": self.began, "settled": settled}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.labels, self.unfit, self.began = state["labels"].copy(), state["unfit"], state["began"]
+        if state["settled"]:
+            self._settle()
