@@ -164,6 +164,11 @@ class Questions:
         start = _marked_place(self.cuts, len(self.code_columns), self.codes, 0) - self.codes + int(self.offsets[row, 0])
         return slice(start, start + code_count(self.code_columns[row]))
 
+    def marked_place(self, mark: int, row: int) -> slice:
+        """Where the counts of a code row's codes among the predictions with a mark stand in the vector."""
+        start = _marked_place(self.cuts, len(self.code_columns), self.codes, mark) + 1 + int(self.offsets[row, 0])
+        return slice(start, start + code_count(self.code_columns[row]))
+
     def count(self, numbers: Floats, codes: Codes, marks: Bools | None = None) -> Ints:
         """Answers of one piece: numbers (d, n), codes (c, n), marks (m, n) to a vector (size,)."""
         n = numbers.shape[1] if numbers.size else codes.shape[1]

@@ -134,28 +134,33 @@ class _Counted:
 
 
 def _conclude(
-    paths: Sequence[Path], found: Inference, fitted: Fitted, cuts: dict[str, tuple[float, ...]], counted: _Counted
+    paths: Sequence[Path], found: Inference, fitted: Fitted, cuts: dict[str, tuple[float, ...]], counts: _Counted
 ) -> Reference:
-    questions, total = counted.questions, counted.total
+    questions, total = counts.questions, counts.total
     for row, column in enumerate(questions.code_columns):
         if column.kind == "categorical":
             codes = total[questions.code_place(row)]
+            counted = codes.copy()
             _without_luck(codes, column, found.kept[column.name])
             _leave_one_out(codes, column, *found.singletons[column.name])
-    lost = sum(counted.rejected.values())
+            for mark in range(len(questions.marks)):
+                # The rate among those with a code is no luck: it stays what it was, of fewer records.
+                marked = total[questions.marked_place(mark, row)]
+                marked[:] = np.rint(marked * np.minimum(codes / np.maximum(counted, 1), 1.0))
+    lost = sum(counts.rejected.values())
     lines = np.array([total[0] + lost, lost], np.int64)
-    timed = counted.tally is not None
+    timed = counts.tally is not None
     outcome = (
         describe(questions, total, total[None], total[None])
-        if counted.tally is None
-        else describe_history(questions, counted.tally.history(), total)
+        if counts.tally is None
+        else describe_history(questions, counts.tally.history(), total)
     )
-    overall = next(n for n, indicator in enumerate(counted.errors.indicators) if indicator.asked == 0)
+    overall = next(n for n, indicator in enumerate(counts.errors.indicators) if indicator.asked == 0)
     return Reference(
         format=FORMAT,
         origins=[_origin(path) for path in paths],
         records=int(total[0]),
-        rejected=counted.rejected,
+        rejected=counts.rejected,
         timed=timed,
         first=found.first if timed else None,
         last=found.last if timed else None,
@@ -170,11 +175,11 @@ def _conclude(
         | ({} if found.labels else {"errors": "the reference has no labels to know the error rate by"}),
         unproven=False,
         outcome=measured(outcome),
-        errors=measured(describe_errors(counted.errors, counted.labelled, overall)),
-        confusion=counted.confusion.tolist(),
+        errors=measured(describe_errors(counts.errors, counts.labelled, overall)),
+        confusion=counts.confusion.tolist(),
         lines=measured(describe(ask_lines(), lines, lines[None], lines[None])),
         volume=measured_volume(
-            None if counted.tally is None else describe_volume(counted.tally.volume, counted.tally.start)
+            None if counts.tally is None else describe_volume(counts.tally.volume, counts.tally.start)
         ),
     )
 

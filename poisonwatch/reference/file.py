@@ -16,21 +16,29 @@ from poisonwatch.errors import BaselineError
 from poisonwatch.profile.baseline import Baseline
 from poisonwatch.profile.embedding import Centroids, CentroidsFile
 from poisonwatch.profile.enrich import Enrichment
-from poisonwatch.profile.indicators import ask, ask_errors, ask_lines
+from poisonwatch.profile.indicators import (
+    ask,
+    ask_errors,
+    ask_lines,
+    code_rows,
+    embedding_width,
+    number_rows,
+    text_rows,
+)
 from poisonwatch.profile.outlier import Forest, ForestFile
-from poisonwatch.profile.season import Season
+from poisonwatch.profile.season import HOURS_A_DAY, Season
 from poisonwatch.profile.surrogate import Surrogate, SurrogateFile
 from poisonwatch.profile.volume import UsualVolume, ask_volume
 from poisonwatch.profile.words import Vocabulary, VocabularyFile
 from poisonwatch.reference.fit_surrogate import Quality
 from poisonwatch.sinks.journal import rfc3339
-from poisonwatch.types import Schema
+from poisonwatch.types import Batch, Schema
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from poisonwatch.profile.indicators import Questions
-    from poisonwatch.types import Ints
+    from poisonwatch.types import Floats, Ints
 
 FORMAT = 2
 
@@ -57,6 +65,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """A baseline's numbers, in the order of its questions; see `profile.baseline.Baseline`."""
 
     counts: list[int]
+    rate: list[float]
     low: list[float]
     high: list[float]
     design_effect: list[float]
@@ -142,7 +151,11 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def baseline(self) -> Baseline:
-        """The baseline over all indicators."""
+        """The baseline over all indicators.
+
+        Raises:
+            ValueError: when its numbers are those of other questions; likewise the other baselines.
+        """
         found = self.enrichment()
         return _restore(ask(self.schema, self.cuts, found.derived, found.marks), self.outcome)
 
@@ -159,7 +172,11 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         if self.volume is None:
             return None
         baseline = _restore(ask_volume(), self.volume.baseline)
-        return UsualVolume(self.volume.slot, np.array(self.volume.limits), baseline)
+        cells = HOURS_A_DAY * (1 + (len(self.volume.limits) > HOURS_A_DAY))
+        limits = _finite(self.volume.limits, (cells, baseline.questions.asked.size))
+        if not self.volume.slot > 0:
+            raise ValueError("slots without length")
+        return UsualVolume(self.volume.slot, limits, baseline)
 
 
 def save(reference: Reference, path: Path) -> None:
@@ -191,7 +208,46 @@ def load(path: Path) -> Reference:
     if digest(reference) != reference.sha256:
         msg = f"{path}: the content does not match its SHA-256: it was damaged or changed, build it again"
         raise BaselineError(msg)
+    try:
+        _check(reference)
+    except (ValueError, LookupError, OverflowError) as error:
+        msg = f"{path}: the parts of this reference do not fit together ({error}): build it again"
+        raise BaselineError(msg) from None
     return reference
+
+
+def _check(reference: Reference) -> None:
+    """Everything can be taken up, and asked of a prediction.
+
+    Raises:
+        ValueError, LookupError, OverflowError: when it cannot.
+    """
+    schema = reference.schema
+    rows, codes = len(number_rows(schema)), len(code_rows(schema))
+    nothing = Batch(
+        model="",
+        time=np.empty(0),
+        version=np.empty(0, np.int32),
+        versions=(),
+        numbers=np.empty((rows, 0)),
+        codes=np.empty((codes, 0), np.int32),
+        ids=np.empty(0, np.object_),
+        labels=np.empty(0, np.object_),
+        texts=np.empty((len(text_rows(schema)), 0), np.object_),
+        embeddings=np.empty((embedding_width(schema), 0), np.float32),
+        marks=np.empty((0, 0), np.bool_),
+        rejected_at=np.empty(0, np.int64),
+    )
+    asked = reference.enrichment().apply(nothing, np.empty(0, np.bool_))
+    questions = reference.baseline().questions
+    questions.count(asked.numbers, asked.codes, asked.marks)
+    reference.errors_baseline()
+    reference.lines_baseline()
+    reference.usual_volume()
+    classes = len(schema.outcome.values) + 2
+    confusion = np.array(reference.confusion, np.int64)
+    if confusion.shape != (classes, classes) or confusion.min() < 0:
+        raise ValueError("labels are counted by other classes")
 
 
 def in_words(reference: Reference) -> str:
@@ -245,6 +301,7 @@ def measured(baseline: Baseline) -> Measured:
     season = baseline.season
     return Measured(
         counts=baseline.counts.tolist(),
+        rate=baseline.rate.round(9).tolist(),
         low=baseline.low.round(9).tolist(),
         high=baseline.high.round(9).tolist(),
         design_effect=baseline.design_effect.round(9).tolist(),
@@ -259,18 +316,23 @@ def measured(baseline: Baseline) -> Measured:
 
 def _restore(questions: Questions, measured: Measured) -> Baseline:
     counts: Ints = np.array(measured.counts, np.int64)
-    asked, yes = counts[questions.asked], counts[questions.yes]
-    season = measured.season
-    return Baseline(
-        questions=questions,
-        counts=counts,
-        rate=(yes + 0.5) / (asked + 1.0),
-        low=np.array(measured.low),
-        high=np.array(measured.high),
-        design_effect=np.array(measured.design_effect),
-        day_noise=np.array(measured.day_noise),
-        season=None if season is None else Season(np.array(season.rate), np.array(season.low), np.array(season.high)),
-    )
+    if counts.shape != (questions.size,) or counts.min() < 0:
+        raise ValueError("counts of other questions")
+    of = (measured.rate, measured.low, measured.high, measured.design_effect, measured.day_noise)
+    rate, low, high, effect, noise = _finite(of, (len(of), questions.asked.size))
+    season = None
+    if measured.season is not None:
+        by_cell = (measured.season.rate, measured.season.low, measured.season.high)
+        cells = HOURS_A_DAY * (1 + (len(measured.season.rate) > HOURS_A_DAY))
+        season = Season(*_finite(by_cell, (len(by_cell), cells, questions.asked.size)))
+    return Baseline(questions, counts, rate, low, high, effect, noise, season)
+
+
+def _finite(values: object, shape: tuple[int, ...]) -> Floats:
+    found = np.array(values, np.float64)
+    if found.shape != shape or not np.isfinite(found).all():
+        raise ValueError("measures of other questions")
+    return found
 
 
 def digest(reference: Reference) -> str:
