@@ -338,6 +338,7 @@ class Monitor:
                     "totals": version.totals,
                     "memory": version.memory.state(),
                     "past": version.past.state(),
+                    "evidence": msgspec.to_builtins(version.evidence),
                     "recent_count": version.recent_count,
                     "recent": np.array(version.recent, np.int64).reshape(-1, self.questions.size),
                 }
@@ -350,7 +351,7 @@ class Monitor:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a saved state; the evidence shown is derived from it anew."""
+        """Take up a saved state, with the evidence as it was last told: labels may have come since."""
         self._windows.restore(state["windows"])
         self._sampler.restore(state["sampler"])
         self._seen_versions = state["seen_versions"]
@@ -362,6 +363,7 @@ class Monitor:
                     **saved,
                     "memory": Memory(**saved["memory"]),
                     "past": Past.restored(self.questions.size, saved["past"]),
+                    "evidence": msgspec.convert(saved["evidence"], list[Evidence]),
                     "recent": deque(saved["recent"]),
                 }
             )
@@ -371,8 +373,6 @@ class Monitor:
         self._pairs.restore(state["pairs"])
         self._shadows.restore(state["shadows"])
         self._creep.restore(state["creep"])
-        for name, version in self._versions.items():
-            version.evidence = self._evidence(name, version)
 
 
 def _facts(name: str, version: _Version, traffic: Traffic) -> VersionFacts:
