@@ -215,13 +215,13 @@ def shown(monitor: Monitor) -> dict[str, Any]:
         name: (
             view.facts,
             view.totals.tolist(),
-            None if view.labels is None else view.labels.tolist(),
+            view.labels,
             view.distances,
             view.evidence,
         )
         for name, view in monitor.view().items()
     }
-    counted = (monitor.labels.matched, monitor.labels.unmatched, monitor.labels.unfit, monitor.labels.open_until)
+    counted = (monitor.labels.matched, monitor.labels.unmatched, monitor.labels.open_until)
     return {
         "views": views,
         "lines": monitor.evidence_on_log(),
