@@ -35,7 +35,10 @@ def lowest_rate(yes: int, asked: int) -> float:
 
 
 class Claims:
-    """The newest labels that counted: their sources, and what was predicted. `facts` is the number of codes of each."""
+    """The newest labels that counted: their sources, and what was predicted.
+
+    `facts` is the number of facts of each: codes, and last whether it was flipped.
+    """
 
     def __init__(self, facts: int) -> None:
         self._added = 0
@@ -54,23 +57,26 @@ class Claims:
         self._time[at], self._version[at], self._facts[:, at] = time[kept], version[kept], facts[:, kept]
         self._wrong[at], self._source[at] = wrong[kept], source[kept]
 
-    def without_most_claiming(self, version: int, since: float, row: int, code: int) -> tuple[int, int]:
+    def without_most_claiming(
+        self, version: int, since: float, row: int, code: int, *, flipped: bool
+    ) -> tuple[int, int]:
         """Labels of a version since a time, and how many of them were wrong, without the sources that claim the most.
 
-        Only predictions with this code in this row of facts are looked at; of all of them where `row` is negative. Labels without
+        With `flipped` only those are wrong whose last fact says so, too. Only predictions with this code in this row of facts are looked at; of all of them where `row` is negative. Labels without
         a source are nobody's claim and are never left out.
         """
         held = min(self._added, HELD)
         chosen = (self._version[:held] == version) & (self._time[:held] >= since)
         if row >= 0:
             chosen &= self._facts[row, :held] == code
-        labels, wrong = int(chosen.sum()), int(self._wrong[:held][chosen].sum())
+        claims = self._wrong[:held] & (self._facts[-1, :held] > 0) if flipped else self._wrong[:held]
+        labels, wrong = int(chosen.sum()), int(claims[chosen].sum())
         named = chosen & (self._source[:held] != "")
         everybody = len(set(self._source[:held].tolist()) - {""})
         if not named.any():
             return labels, wrong
         _, source = np.unique(self._source[:held][named].astype(str), return_inverse=True)
-        of_source, said = np.bincount(source), np.bincount(source, self._wrong[:held][named])
+        of_source, said = np.bincount(source), np.bincount(source, claims[named])
         out = np.lexsort((of_source, -said))[: math.ceil(COLLUDING * everybody)]
         return labels - int(of_source[out].sum()), wrong - int(said[out].sum())
 

@@ -22,6 +22,7 @@ from poisonwatch.profile.indicators import (
     CONFIDENCE_FALL,
     ERRORS,
     FLIPS,
+    HARMFUL_FLIPS,
     INPUTS,
     OUTPUTS,
     QUALITY,
@@ -29,6 +30,7 @@ from poisonwatch.profile.indicators import (
     SLICE_CONFIDENCE,
     SLICE_ERRORS,
     SLICE_FLIPS,
+    SLICE_HARMFUL_FLIPS,
     SOURCES,
     VOLUME,
 )
@@ -79,6 +81,16 @@ RULES = (
     _page(SLICE_ERRORS, Cause.SLICE_DEGRADATION),
     _ticket(CANARY_ERRORS, Cause.OUTPUT_CHANGE, Sign.FEW_SOURCES),
     _page(CANARY_ERRORS, Cause.DEGRADATION),
+    _ticket(HARMFUL_FLIPS, Cause.DATA_QUALITY, Sign.BROKEN),
+    _ticket(HARMFUL_FLIPS, Cause.OUTPUT_CHANGE, Sign.FEW_SOURCES),
+    _page(HARMFUL_FLIPS, Cause.SLICE_DEGRADATION, Sign.CONFINED),
+    _page(HARMFUL_FLIPS, Cause.BASELINE_CREEP, Sign.SLOW),
+    _page(HARMFUL_FLIPS, Cause.DEGRADATION),
+    _ticket(SLICE_HARMFUL_FLIPS, Cause.DATA_QUALITY, Sign.BROKEN),
+    _ticket(SLICE_HARMFUL_FLIPS, Cause.OUTPUT_CHANGE, Sign.FEW_SOURCES),
+    _page(SLICE_HARMFUL_FLIPS, Cause.SLICE_DEGRADATION, HARMFUL_FLIPS, Sign.CONFINED),
+    _page(SLICE_HARMFUL_FLIPS, Cause.DEGRADATION, HARMFUL_FLIPS),
+    _page(SLICE_HARMFUL_FLIPS, Cause.SLICE_DEGRADATION),
     _page(CANARY_CLASS, Cause.DEGRADATION, CANARY_ERRORS),
     _ticket(CANARY_CLASS, Cause.INPUT_DRIFT, CANARY_INPUTS),
     _page(CANARY_CLASS, Cause.DEGRADATION, CANARY_FLIPS),
@@ -109,7 +121,7 @@ RULES = (
     _ticket(QUALITY, Cause.DATA_QUALITY),
 )
 
-PROOFS = frozenset([ERRORS, SLICE_ERRORS, CANARY_ERRORS, CANARY_CLASS, SHADOW])
+PROOFS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS, CANARY_ERRORS, CANARY_CLASS, SHADOW])
 """Groups whose page proves harm beyond a moved rate: a rollback needs one of them."""
 
 
@@ -152,7 +164,7 @@ def summarise(evidence: Evidence, cause: Cause) -> str:
     return f"{who}: {counted}, the reference says {expected}{more}; {_MEANING[cause]}."
 
 
-_ASKED = {ERRORS: "labels", SLICE_ERRORS: "labels", CANARY_ERRORS: "labels", VOLUME: "spans of time"}
+_ASKED = dict.fromkeys(PROOFS - {CANARY_CLASS, SHADOW}, "labels") | {VOLUME: "spans of time"}
 
 _MEANING = {
     Cause.DEGRADATION: "the model got worse",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poisonwatch.judge.cause import PROOFS
-from poisonwatch.profile.indicators import ERRORS, SLICE_ERRORS
+from poisonwatch.profile.indicators import ERRORS, HARMFUL_FLIPS, SLICE_ERRORS, SLICE_HARMFUL_FLIPS
 from poisonwatch.types import Action, AlertState, Cause, Decision, Reason, Severity
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ HARM = (Cause.DEGRADATION, Cause.SLICE_DEGRADATION, Cause.BASELINE_CREEP)
 
 SUSPECT = (*HARM, Cause.OUTPUT_CHANGE, Cause.DATA_QUALITY)
 """What hold is said for: a version that shows it itself is no target."""
+
+BY_LABELS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
 
 HELD = (
     (Cause.FEEDBACK_POISONING, Reason.FEEDBACK_SUSPECT),
@@ -106,7 +108,7 @@ def _on_harm(harm: list[Alert], target: str | None) -> tuple[Action, Reason, lis
     if target is None:
         missing = "No version to roll back to is known to be older or trusted, and clean."
         return Action.HOLD, Reason.NO_CLEAN_TARGET, harm, f"{why} {missing}", None
-    reason = Reason.MORE_ERRORS if first.group in {ERRORS, SLICE_ERRORS} else Reason.WORSE_THAN_STABLE
+    reason = Reason.MORE_ERRORS if first.group in BY_LABELS else Reason.WORSE_THAN_STABLE
     return Action.ROLLBACK, reason, harm, f"{why} Roll back to {target}.", target
 
 

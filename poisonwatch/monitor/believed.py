@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from poisonwatch.profile.baseline import LABELS_Z, describe_errors
-from poisonwatch.profile.odds import logit
+from poisonwatch.profile.indicators import overall_of
+from poisonwatch.profile.odds import expit, logit
 
 if TYPE_CHECKING:
     from poisonwatch.profile.baseline import Baseline
@@ -74,20 +75,26 @@ class Believed:
         return False
 
     def _settle(self) -> None:
-        """Let the labels so far say which null holds."""
-        questions, reference, overall = self.reference.questions, self.reference, self._overall
-        strict = describe_errors(questions, self.labels, overall, LABELS_Z)
-        self.unfit = self.unfit or bool(strict.low[overall] > reference.high[overall])
-        seen = describe_errors(questions, self.labels, overall, FIRST_Z)
-        asked: Floats = self.labels[questions.asked].astype(np.float64)
+        """Let the labels so far say which null holds.
+
+        Sources that err make every slice look worse by as much as all labels together: what they say in excess of the
+        reference is added to all rates.
+        """
+        questions, reference = self.reference.questions, self.reference
+        of = overall_of(questions)
+        strict = describe_errors(questions, self.labels, LABELS_Z)
+        self.unfit = self.unfit or bool(strict.low[self._overall] > reference.high[self._overall])
         if self.unfit:
-            high = np.where(asked < FEWEST, NEVER, strict.high)
-            self.baseline = dataclasses.replace(strict, high=high)
+            asked: Floats = self.labels[questions.asked].astype(np.float64)
+            self.baseline = dataclasses.replace(strict, high=np.where(asked < FEWEST, NEVER, strict.high))
             return
-        more = seen.high > reference.high
-        self.baseline = dataclasses.replace(
-            reference, high=np.where(more, seen.high, reference.high), rate=np.where(more, seen.rate, reference.rate)
-        )
+        seen = describe_errors(questions, self.labels, FIRST_Z)
+        more = np.maximum(seen.rate - reference.rate, 0.0)[of]
+        most = np.maximum(expit(seen.high) - reference.rate, 0.0)[of]
+        high = np.maximum(reference.high, logit(np.minimum(expit(reference.high) + more, expit(reference.high) + most)))
+        overall = np.arange(of.size) == of
+        high = np.where(overall, np.maximum(reference.high, seen.high), high)
+        self.baseline = dataclasses.replace(reference, high=high, rate=np.minimum(reference.rate + more, 0.99))
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""

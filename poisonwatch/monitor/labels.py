@@ -26,8 +26,12 @@ from poisonwatch.monitor.believed import Believed
 from poisonwatch.profile.indicators import (
     CANARY_ERRORS,
     ERRORS,
+    FLIPPED_AND_WRONG,
+    HARMFUL_FLIPS,
     SLICE_ERRORS,
+    SLICE_HARMFUL_FLIPS,
     SOURCES,
+    WRONG,
     class_codes,
     sliced_rows,
     unseen_code,
@@ -49,7 +53,9 @@ if TYPE_CHECKING:
 THETAS = (0.4, 0.8, 1.4, 2.2)
 """How far beyond the null the alternatives of error rates stand, in log-odds."""
 
-CLAIMED = frozenset([ERRORS, SLICE_ERRORS, CANARY_ERRORS])
+HARMFUL = frozenset([HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
+OVERALL_AND_SLICES = ((ERRORS, SLICE_ERRORS), (HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS))
+CLAIMED = frozenset([ERRORS, SLICE_ERRORS, CANARY_ERRORS, *HARMFUL])
 """Groups of evidence that rest on what sources of labels claim."""
 
 STORE = 1 << 25
@@ -99,14 +105,15 @@ class Labels:
         self.unmatched: dict[str, int] = {}
         self.matched = 0
         self._settings = settings
+        self._flips = FLIPPED_AND_WRONG in self.questions.marks
         self._texts = tuple(indicator.text for indicator in self.questions.indicators)
-        self._overall = next(n for n, indicator in enumerate(self.questions.indicators) if indicator.asked == 0)
+        self._overall = self._texts.index(WRONG)
         self._rows = np.array(sliced_rows(schema), np.int64)
         self._outcome = schema.outcome
         self._codes_of = class_codes(schema.outcome)
-        self._waiting = Waiting(STORE // (33 + 4 * self._rows.size), self._rows.size)
+        self._waiting = Waiting(STORE // (37 + 4 * self._rows.size), self._rows.size + 1)
         self.sources = Sources(confusion, settings.shares[SOURCES], settings.period)
-        self._claims = Claims(self._rows.size)
+        self._claims = Claims(self._rows.size + 1)
         self._slices = [_slice_of(self.questions, indicator) for indicator in self.questions.indicators]
         self._told: dict[str, int] = {}
         self._names: list[str] = []
@@ -120,18 +127,26 @@ class Labels:
 
     def _lay(self, errors: Baseline) -> None:
         """Bet against these error rates."""
-        shares = {name: self._settings.shares[name] for name in (ERRORS, SLICE_ERRORS)}
-        floors = (self._settings.label_floor, self._settings.drift_label_floor)
-        size = len(self.questions.indicators)
+        settings = self._settings
+        harmful = np.array([one.signal.group in HARMFUL for one in self.questions.indicators])
+        farther = settings.drift_label_floor - settings.label_floor
+        floor = np.where(harmful, settings.flip_floor, settings.label_floor)
         # The same bets, against a nearer and a farther null: their memory is one.
-        self._calm, self._drift = (Shift(errors, np.full(size, floor), shares, thetas=THETAS) for floor in floors)
+        self._calm, self._drift = (
+            Shift(errors, floor + more, settings.shares, thetas=THETAS) for more in (0.0, farther)
+        )
 
     def wait(self, batch: Batch) -> Pairs:
         """Let a batch's predictions wait for their labels; pairs of versions that answered the same."""
         names = [self._code_of(name) for name in batch.versions]
         version = np.array(names, np.int32)[batch.version] if names else batch.version
         ids = fingerprints(batch.ids.tolist())
-        return self._waiting.put(ids, batch.time, version, batch.codes[self._rows], batch.labels != "")
+        return self._waiting.put(ids, batch.time, version, self._facts(batch), batch.labels != "")
+
+    def _facts(self, batch: Batch) -> Codes:
+        """What must be known of predictions (n,) when their labels come: the codes, and last whether they were flipped."""
+        flipped = batch.marks[:1] if self._flips else np.zeros((1, batch.time.size), np.bool_)
+        return np.concatenate((batch.codes[self._rows], flipped.astype(np.int32)))
 
     def name_of(self, code: int) -> str:
         """The version of a code in the store."""
@@ -151,7 +166,7 @@ class Labels:
         if not with_label.size or not self._codes_of:
             return
         self.matched += int(with_label.size)
-        facts = batch.codes[self._rows][:, with_label]
+        facts = self._facts(batch)[:, with_label]
         wrong = self._codes(batch.labels[with_label]) != facts[0]
         number = np.floor(batch.time[with_label] / self._settings.window).astype(np.int64)
         version = batch.version[with_label]
@@ -213,7 +228,8 @@ class Labels:
             self._put(self._names[code], self._profile(facts[:, of], labels[of] != facts[0, of]))
 
     def _profile(self, facts: Codes, wrong: Bools) -> Ints:
-        return self.questions.count(np.empty((0, wrong.size)), facts, wrong[None])
+        marks = np.stack((wrong, wrong & (facts[-1] > 0))) if self._flips else wrong[None]
+        return self.questions.count(np.empty((0, wrong.size)), facts[:-1], marks)
 
     def _put(self, name: str, profile: Ints) -> None:
         self._open[name] = self._open[name] + profile if name in self._open else profile
@@ -293,9 +309,15 @@ class Labels:
             return []
         memory, bets, floor = version.memory, self._calm.bets, self._calm.floor
         found = collect(model, name, memory, bets, self._texts, self._believed.baseline.rate, floor)
-        if not any(evidence.log_e >= 0 for evidence in found) or not self._is_confined(memory):
-            return found
-        return [msgspec.structs.replace(evidence, signs=(*evidence.signs, Sign.CONFINED)) for evidence in found]
+        confined = {
+            group
+            for pair in OVERALL_AND_SLICES
+            if any(e.log_e >= 0 for e in found if e.group in pair) and self._is_confined(memory, *pair)
+            for group in pair
+        }
+        return [
+            msgspec.structs.replace(e, signs=(*e.signs, Sign.CONFINED)) if e.group in confined else e for e in found
+        ]
 
     def heard(self, name: str, found: list[Evidence]) -> list[Evidence]:
         """The same evidence on a version, with the sign that few sources claim its errors where that is so."""
@@ -310,26 +332,30 @@ class Labels:
         """Is the effect gone, or in doubt, without the sources that claim the most errors?"""
         first = evidence.subjects[0]
         row, code = self._slices[self._texts.index(first.indicator)]
-        labels, wrong = self._claims.without_most_claiming(self._code_of(name), evidence.onset, row, code)
+        labels, wrong = self._claims.without_most_claiming(
+            self._code_of(name), evidence.onset, row, code, flipped=evidence.group in HARMFUL
+        )
         odds = logit(np.array([lowest_rate(wrong, labels), first.expected]))
         return float(odds[0] - odds[1]) < evidence.floor
 
-    def _is_confined(self, memory: Memory) -> bool:
-        """Is nothing left of the error rate's rise without the slice that rose most?"""
-        bets, expected = self._calm.bets, self._believed.baseline.rate[self._overall]
-        if SLICE_ERRORS not in bets.groups:
+    def _is_confined(self, memory: Memory, overall: str, by_slice: str) -> bool:
+        """Is nothing left of the rise over all labels without the slice that rose most?"""
+        bets = self._calm.bets
+        if by_slice not in bets.groups:
             return False
-        overall, one = (self._since_onset(memory, bets.of_group(bets.groups.index(g))) for g in (ERRORS, SLICE_ERRORS))
-        asked, wrong = np.maximum(overall - one, 0.0)
+        all_, of = self._since_onset(memory, bets.of_group(bets.groups.index(overall)))
+        one, _ = self._since_onset(memory, bets.of_group(bets.groups.index(by_slice)))
+        asked, wrong = np.maximum(all_ - one, 0.0)
+        expected = self._believed.baseline.rate[of]
         rest = logit(np.array([(wrong + expected) / (asked + 1), expected]))
-        return bool(one[0]) and float(rest[0] - rest[1]) < self._settings.label_floor
+        return bool(one[0]) and float(rest[0] - rest[1]) < self._calm.floor[of]
 
-    def _since_onset(self, memory: Memory, group: slice) -> Floats:
-        """Labels and wrong ones (2,) of the strongest indicator of a group since its onset."""
+    def _since_onset(self, memory: Memory, group: slice) -> tuple[Floats, int]:
+        """Labels and wrong ones (2,) of the strongest indicator of a group since its onset, and its number."""
         best = group.start + int(np.argmax(memory.log_m[group]))
         of = self._calm.bets.indicator[best]
         asked, yes = memory.asked[0, of] - memory.asked_before[0, best], memory.yes[0, of] - memory.yes_before[0, best]
-        return np.array([asked, yes])
+        return np.array([asked, yes]), int(of)
 
     def evidence_on_all(self, model: str) -> list[Evidence]:
         """Evidence on the feedback, and on the reference's error rate: it concerns no version."""

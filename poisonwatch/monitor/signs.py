@@ -9,11 +9,13 @@ import msgspec
 
 from poisonwatch.profile.indicators import (
     ERRORS,
+    HARMFUL_FLIPS,
     INPUTS,
     QUALITY,
     SLICE_CONFIDENCE,
     SLICE_ERRORS,
     SLICE_FLIPS,
+    SLICE_HARMFUL_FLIPS,
 )
 from poisonwatch.types import Sign
 
@@ -30,6 +32,8 @@ FIRES = 0.0
 
 BROKEN_EFFECT = 2.5
 """A feature that moved by more, in log-odds, did not drift: its unit changed, or it is no longer filled."""
+
+BY_LABELS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
 
 MOSTLY = 0.5
 
@@ -48,7 +52,7 @@ def with_signs(found: list[Evidence]) -> list[Evidence]:
     unsure = {_slice(subject.indicator) for e in found if e.group == SLICE_CONFIDENCE for subject in e.subjects}
     return [
         _signed(e, Sign.BROKEN)
-        if broken and e.group in {ERRORS, SLICE_ERRORS}
+        if broken and e.group in BY_LABELS
         else _signed(e, Sign.CONFINED)
         if e.group == SLICE_FLIPS and unsure & {_slice(subject.indicator) for subject in e.subjects}
         else e

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from poisonwatch.profile.indicators import overall_of
 from poisonwatch.profile.odds import expit, log_odds_gap, logit
 from poisonwatch.profile.season import Blocks, History, Season
 
@@ -166,14 +167,14 @@ def describe_history(
     )
 
 
-def describe_errors(questions: Questions, counts: Ints, overall: int, z: float = LABELS_Z) -> Baseline:
+def describe_errors(questions: Questions, counts: Ints, z: float = LABELS_Z) -> Baseline:
     """A baseline of error rates from the labels of a reference: asked is labelled, yes is wrong.
 
-    `overall` is the number of the indicator over all labels. Every other one is shrunk to its rate as if `LABELS_PRIOR`
-    more labels had shown it, so that a slice without labels has a wide null and not none. Bounds are at `z` standard errors. Labels are taken as
-    exchangeable.
+    The rate of a class or a slice is shrunk to that over all labels as if `LABELS_PRIOR` more labels had shown it, so that a
+    slice without labels has a wide null and not none. Bounds are at `z` standard errors. Labels are taken as exchangeable.
     """
     asked, yes = counts[questions.asked].astype(np.float64), counts[questions.yes].astype(np.float64)
+    overall = overall_of(questions)
     prior = np.where(np.arange(asked.size) == overall, 0.0, LABELS_PRIOR)
     everywhere = (yes[overall] + 0.5) / (asked[overall] + 1.0)
     asked, yes = asked + prior, yes + prior * everywhere

@@ -31,6 +31,8 @@ FLIPS = "flips"
 SLICE_FLIPS = "slice_flips"
 ERRORS = "errors"
 SLICE_ERRORS = "slice_errors"
+HARMFUL_FLIPS = "harmful_flips"
+SLICE_HARMFUL_FLIPS = "slice_harmful_flips"
 INPUTS = "inputs"
 QUALITY = "quality"
 CANARY_CLASS = "canary_class"
@@ -43,8 +45,8 @@ SOURCES = "sources"
 VOLUME = "volume"
 REJECTED = "rejected"
 
-FLIPPED, UNSURE, WRONG = "flipped", "unsure", "wrong"
-"""Marks: the surrogate says another class; the confidence is low for this model; the label says otherwise."""
+FLIPPED, UNSURE, WRONG, FLIPPED_AND_WRONG = "flipped", "unsure", "wrong", "flipped and wrong"
+"""Marks: the surrogate says another class; the confidence is low for this model; the label says otherwise; both do."""
 
 SURPRISE, OUTLIER = "surprise", "outlier"
 """Derived rows of numbers."""
@@ -237,17 +239,29 @@ def sliced_rows(schema: Schema) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def ask_errors(schema: Schema) -> Questions:
+def ask_errors(schema: Schema, *, flips: bool) -> Questions:
     """The questions asked of predictions whose label is known: was it wrong, overall, by class, by slice?
 
-    Codes are those of `sliced_rows`.
+    Codes are those of `sliced_rows`. With `flips` a second mark asks whether it was flipped and wrong: an honest retraining
+    flips as well, but it is about as often right as wrong where it does.
     """
     columns = tuple(code_rows(schema)[row] for row in sliced_rows(schema))
     starts = np.cumsum([0, *(code_count(column) for column in columns)])
     none = np.empty((0, 0))
-    place = _marked_place(none, len(columns), int(starts[-1]), 0)
-    indicators = _marked_indicators(WRONG, (ERRORS, SLICE_ERRORS), columns, range(len(columns)), starts, 1, place)
-    return _questions(indicators, (), none, columns, starts, (WRONG,))
+    marks = (WRONG, FLIPPED_AND_WRONG) if flips else (WRONG,)
+    indicators: list[Indicator] = []
+    for number, mark in enumerate(marks):
+        place = _marked_place(none, len(columns), int(starts[-1]), number)
+        indicators += _marked_indicators(mark, _MARK_GROUPS[mark], columns, range(len(columns)), starts, 1, place)
+    return _questions(indicators, (), none, columns, starts, marks)
+
+
+def overall_of(questions: Questions) -> Ints:
+    """For each indicator (j,) of `ask_errors`, the number of the one over all labels with the same mark."""
+    first = _marked_place(questions.cuts, len(questions.code_columns), questions.codes, 0)
+    mark = (questions.yes - first) // (1 + questions.codes)
+    overall = {int(mark[number]): number for number in np.flatnonzero(questions.asked == 0).tolist()}
+    return np.array([overall[number] for number in mark.tolist()], np.int64)
 
 
 def ask_lines() -> Questions:
@@ -283,7 +297,12 @@ def _questions(
     )
 
 
-_MARK_GROUPS = {FLIPPED: (FLIPS, SLICE_FLIPS), UNSURE: (None, SLICE_CONFIDENCE)}
+_MARK_GROUPS = {
+    FLIPPED: (FLIPS, SLICE_FLIPS),
+    UNSURE: (None, SLICE_CONFIDENCE),
+    WRONG: (ERRORS, SLICE_ERRORS),
+    FLIPPED_AND_WRONG: (HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS),
+}
 """Groups of a mark's indicators: overall and by class, by slice."""
 
 

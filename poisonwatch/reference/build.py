@@ -14,6 +14,7 @@ from poisonwatch.formats.jsonl import JsonlPredictions
 from poisonwatch.profile.baseline import cut_points, describe, describe_errors, describe_history
 from poisonwatch.profile.indicators import (
     CONFIDENCE,
+    FLIPPED,
     ask,
     ask_errors,
     ask_lines,
@@ -70,7 +71,7 @@ def build(
     values = found.samples | dict(zip(fitted.enrichment.derived, fitted.rows, strict=True))
     cuts = {name: cut_points(known, confidence=name == CONFIDENCE) for name, known in values.items()}
     questions = ask(found.schema, cuts, fitted.enrichment.derived, fitted.enrichment.marks)
-    counted = _Counted(questions, found)
+    counted = _Counted(questions, fitted.enrichment.marks, found)
     for batch, rejected in _batches(paths, found, progress):
         counted.add(fitted.apply(batch, counted.seen), rejected)
     draft = _conclude(paths, found, fitted, cuts, counted)
@@ -95,9 +96,10 @@ def _batches(
 class _Counted:
     """Counts over the whole reference, by time where it has times, and of its labels."""
 
-    def __init__(self, questions: Questions, found: Inference) -> None:
+    def __init__(self, questions: Questions, marks: tuple[str, ...], found: Inference) -> None:
         self.questions = questions
-        self.errors = ask_errors(found.schema)
+        self._flipped = marks.index(FLIPPED) if FLIPPED in marks else None
+        self.errors = ask_errors(found.schema, flips=self._flipped is not None)
         self.tally = Tally(questions.size, found.first, found.last) if found.timed == found.records else None
         self.total = np.zeros(questions.size, np.int64)
         self.labelled = np.zeros(self.errors.size, np.int64)
@@ -130,7 +132,8 @@ class _Counted:
             wrong = labels != batch.codes[0, of]
             np.add.at(self.confusion, (batch.codes[0, of] - 1, labels - 1), 1)
             facts = batch.codes[self._rows][:, of]
-            self.labelled += self.errors.count(np.empty((0, of.size)), facts, wrong[None])
+            both = () if self._flipped is None else (wrong & batch.marks[self._flipped, of],)
+            self.labelled += self.errors.count(np.empty((0, of.size)), facts, np.stack((wrong, *both)))
 
 
 def _conclude(
@@ -155,7 +158,6 @@ def _conclude(
         if counts.tally is None
         else describe_history(questions, counts.tally.history(), total)
     )
-    overall = next(n for n, indicator in enumerate(counts.errors.indicators) if indicator.asked == 0)
     return Reference(
         format=FORMAT,
         origins=[_origin(path) for path in paths],
@@ -175,7 +177,7 @@ def _conclude(
         | ({} if found.labels else {"errors": "the reference has no labels to know the error rate by"}),
         unproven=False,
         outcome=measured(outcome),
-        errors=measured(describe_errors(counts.errors, counts.labelled, overall)),
+        errors=measured(describe_errors(counts.errors, counts.labelled)),
         confusion=counts.confusion.tolist(),
         lines=measured(describe(ask_lines(), lines, lines[None], lines[None])),
         volume=measured_volume(

@@ -161,7 +161,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
     def errors_baseline(self) -> Baseline:
         """The baseline over error rates; without any label behind it where the reference had none."""
-        return _restore(ask_errors(self.schema), self.errors)
+        return _restore(ask_errors(self.schema, flips=self.fitted.surrogate is not None), self.errors)
 
     def lines_baseline(self) -> Baseline:
         """The baseline over the share of lost lines."""
