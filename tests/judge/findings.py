@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from poisonwatch.profile.indicators import CANARY_CLASS, CANARY_CONFIDENCE, INPUTS, OUTPUTS, QUALITY
-from poisonwatch.types import Evidence, Report, Subject, VersionFacts
+from poisonwatch.judge.cause import RULES
+from poisonwatch.types import Evidence, Report, Sign, Subject, VersionFacts
 
-GROUPS = (CANARY_CLASS, CANARY_CONFIDENCE, OUTPUTS, INPUTS, QUALITY)
+GROUPS = tuple(dict.fromkeys(rule.group for rule in RULES))
+"""Every group of signals that evidence is told of."""
 
 PAGE = 0.5
 """Evidence beyond the budget, in nats."""
@@ -24,7 +25,7 @@ GONE = -10.0
 FEWEST = 200
 
 
-def finding(group: str, log_e: float, version: str | None = "v2", effect: float = 1.0) -> Evidence:
+def finding(group: str, log_e: float, version: str | None = "v2", effect: float = 1.0, *signs: Sign) -> Evidence:
     """Evidence of this strength in a group, with a floor of .3."""
     subjects = (Subject(indicator="prediction = spam", signal="class", rate=0.4, expected=0.2),)
     return Evidence(
@@ -38,18 +39,19 @@ def finding(group: str, log_e: float, version: str | None = "v2", effect: float 
         n=1000,
         onset=100.0,
         subjects=subjects if log_e >= math.log(0.01) else (),
-        compared_with="v1" if group in {CANARY_CLASS, CANARY_CONFIDENCE} else None,
+        compared_with="v1" if group.startswith("canary") else None,
+        signs=signs,
     )
 
 
-def facts(version: str, predictions: int = 1000, *, stable: bool = False, junior: bool = True) -> VersionFacts:
-    """What is known of a version."""
+def facts(version: str, predictions: int = 1000, *elders: str, stable: bool = False) -> VersionFacts:
+    """What is known of a version, and which are older, the most recent first."""
     return VersionFacts(
-        model_version=version, predictions=predictions, first_seen=0.0, last_seen=600.0, stable=stable, junior=junior
+        model_version=version, predictions=predictions, first_seen=0.0, last_seen=600.0, stable=stable, elders=elders
     )
 
 
-V1, V2 = facts("v1", stable=True), facts("v2")
+V1, V2 = facts("v1", stable=True), facts("v2", 1000, "v1")
 
 
 def report(

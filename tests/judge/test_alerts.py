@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.judge.alerts import FIRING_AT, PENDING_AT, RESOLVED_AT, fingerprint, step_alerts
-from poisonwatch.profile.indicators import CANARY_CLASS, INPUTS, OUTPUTS, QUALITY
+from poisonwatch.judge.decision import HARM
+from poisonwatch.profile.indicators import CANARY_ERRORS, CONFIDENCE_FALL, ERRORS, FLIPS, INPUTS, OUTPUTS, QUALITY
 from poisonwatch.types import Alert, AlertState, Cause, Evidence, Severity
 from tests.judge.findings import FAINT, GONE, GROUPS, PAGE, WATCH, finding
 
@@ -92,17 +93,26 @@ def test_only_changes_are_told(windows: list[list[tuple[str, str | None, float, 
         assert alerts == kept, "the alerts that stood were changed in place"
         for change in changes:
             before = alerts.get(change.fingerprint)
-            assert before is None or (before.state, before.severity) != (change.state, change.severity)
+            assert before is None or standing(before) != standing(change)
             if before is None:
                 assert change.state is not RESOLVED
-            elif before.state is FIRING:
-                assert change.state is RESOLVED, "what fires goes on firing until it is resolved"
+            elif before.state is FIRING and change.state is not RESOLVED:
+                rises = (before.severity, change.severity) == (Severity.TICKET, Severity.PAGE)
+                assert change.state is FIRING, "what fires goes on firing until it is resolved"
+                assert rises or (before.severity == change.severity and change.cause in HARM)
         ended = {change.fingerprint for change in changes if change.state is RESOLVED}
         moved = {change.fingerprint: change for change in changes if change.state is not RESOLVED}
         assert after == {name: alert for name, alert in (alerts | moved).items() if name not in ended}
         heard = {fingerprint("mail", found.model_version, found.group) for found in evidence}
         assert {name for name in after if name not in heard} == {name for name in alerts if name not in heard}
+        pages = [a.model_version for a in after.values() if a.state is FIRING and a.severity is Severity.PAGE]
+        assert len(pages) == len(set(pages)), "one page per version"
         alerts = after
+
+
+def standing(alert: Alert) -> tuple[AlertState, Severity, Cause]:
+    """What makes a change worth telling."""
+    return alert.state, alert.severity, alert.cause
 
 
 def test_alerts_are_known_by_model_version_and_group() -> None:
@@ -152,14 +162,39 @@ def test_a_pending_alert_fires_under_the_cause_of_that_moment() -> None:
 
 
 def test_an_alert_carries_its_evidence() -> None:
-    """Strength, size, onset, count and subjects are those of the evidence; only the canary's classes page."""
-    evidence = finding(CANARY_CLASS, PAGE)
+    """Strength, size, onset, count and subjects are those of the evidence."""
+    evidence = finding(CANARY_ERRORS, PAGE)
     (alert,) = step_alerts({}, [evidence], 600.0)[1]
     for name in ("model", "model_version", "group", "signal", "log_e", "effect", "onset", "n", "subjects"):
         assert getattr(alert, name) == getattr(evidence, name)
     assert alert.severity is Severity.PAGE
-    pages = {group for group in GROUPS if step_alerts({}, [finding(group, PAGE)], 0.0)[1][0].severity is Severity.PAGE}
-    assert pages == {CANARY_CLASS}
+    assert alert.because == (CANARY_ERRORS,)
+
+
+def test_a_ticket_rises_to_a_page_when_the_second_mark_comes_and_never_sinks() -> None:
+    """Flips are a ticket; when confidence falls too they page, and go on paging when it recovers."""
+    alerts, changes = step_alerts({}, [finding(FLIPS, PAGE)], 0.0)
+    assert [standing(c) for c in changes] == [(FIRING, Severity.TICKET, Cause.OUTPUT_CHANGE)]
+    alerts, changes = step_alerts(alerts, [finding(FLIPS, PAGE), finding(CONFIDENCE_FALL, PAGE)], 60.0)
+    assert [standing(c) for c in changes if c.group == FLIPS] == [(FIRING, Severity.PAGE, Cause.DEGRADATION)]
+    alerts, changes = step_alerts(alerts, [finding(FLIPS, PAGE), finding(CONFIDENCE_FALL, GONE)], 120.0)
+    assert [(c.group, c.state) for c in changes] == [(CONFIDENCE_FALL, RESOLVED)]
+    assert [standing(a) for a in alerts.values()] == [(FIRING, Severity.PAGE, Cause.DEGRADATION)]
+
+
+def test_a_version_pages_once() -> None:
+    """Of several pages at one time one wakes, the others are tickets of the same cause; when it ends, another takes its place."""
+    both = [finding(ERRORS, PAGE), finding(CANARY_ERRORS, PAGE), finding(ERRORS, PAGE, "v1")]
+    alerts, changes = step_alerts({}, both, 0.0)
+    assert [(c.model_version, c.severity) for c in changes] == [
+        ("v2", Severity.PAGE),
+        ("v2", Severity.TICKET),
+        ("v1", Severity.PAGE),
+    ]
+    assert {c.cause for c in changes} == {Cause.DEGRADATION}
+    alerts, _ = step_alerts(alerts, [finding(ERRORS, GONE), finding(CANARY_ERRORS, PAGE)], 60.0)
+    _, changes = step_alerts(alerts, [finding(CANARY_ERRORS, PAGE)], 120.0)
+    assert {a.severity for a in (*alerts.values(), *changes) if a.model_version == "v2"} == {Severity.PAGE}
 
 
 def test_trouble_with_the_log_belongs_to_no_version() -> None:

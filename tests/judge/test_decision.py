@@ -7,12 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.judge.alerts import step_alerts
-from poisonwatch.judge.decision import decide
-from poisonwatch.profile.indicators import CANARY_CLASS, CANARY_CONFIDENCE, INPUTS, OUTPUTS, QUALITY
-from poisonwatch.types import Action, Alert, AlertState, Cause, Decision, Evidence, Reason, Severity, VersionFacts
+from poisonwatch.judge.cause import PROOFS
+from poisonwatch.judge.decision import HARM, decide
+from poisonwatch.profile.indicators import (
+    CANARY_CONFIDENCE,
+    CANARY_ERRORS,
+    CONFIDENCE_FALL,
+    ERRORS,
+    FLIPS,
+    INPUTS,
+    OUTPUTS,
+    QUALITY,
+    SLICE_ERRORS,
+    SOURCES,
+)
+from poisonwatch.types import Action, Alert, AlertState, Cause, Decision, Evidence, Reason, Severity, Sign, VersionFacts
 from tests.judge.findings import FEWEST, GROUPS, PAGE, V1, V2, WATCH, facts, finding
 
-YOUNG = facts("v2", FEWEST - 1)
+YOUNG = facts("v2", FEWEST - 1, "v1")
 KEEP, HOLD, ROLLBACK = Action.KEEP, Action.HOLD, Action.ROLLBACK
 
 
@@ -21,10 +33,11 @@ def decided(
     of: VersionFacts = V2,
     beside: tuple[VersionFacts, ...] = (V1,),
     before: dict[str, Decision] | None = None,
+    clean: tuple[str, ...] = (),
 ) -> Decision:
     """The decision for a version after this evidence."""
     alerts, _ = step_alerts({}, evidence, 0.0)
-    return decide("mail", of, (*beside, of), alerts, before or {}, FEWEST, 600.0)
+    return decide("mail", of, (*beside, of), alerts, before or {}, clean, FEWEST, 600.0)
 
 
 def rollback_of(version: str) -> Decision:
@@ -47,7 +60,7 @@ TABLE: list[tuple[list[Evidence], VersionFacts, Action, Reason, Cause | None]] =
     ([finding(OUTPUTS, WATCH)], V2, KEEP, Reason.HEALTHY, None),
     ([finding(QUALITY, WATCH, None)], V2, KEEP, Reason.HEALTHY, None),
     ([finding(QUALITY, PAGE, None)], V2, HOLD, Reason.DATA_QUALITY, Cause.DATA_QUALITY),
-    ([finding(CANARY_CLASS, PAGE, "v3")], V2, KEEP, Reason.HEALTHY, None),
+    ([finding(CANARY_ERRORS, PAGE, "v3")], V2, KEEP, Reason.HEALTHY, None),
     ([], YOUNG, HOLD, Reason.INSUFFICIENT_DATA, None),
     ([finding(INPUTS, PAGE)], YOUNG, HOLD, Reason.INSUFFICIENT_DATA, None),
     ([finding(INPUTS, PAGE)], V2, KEEP, Reason.INPUTS_MOVED, Cause.INPUT_DRIFT),
@@ -57,13 +70,20 @@ TABLE: list[tuple[list[Evidence], VersionFacts, Action, Reason, Cause | None]] =
     ([finding(CANARY_CONFIDENCE, PAGE), finding(INPUTS, PAGE)], V2, HOLD, Reason.OUTPUTS_MOVED, Cause.OUTPUT_CHANGE),
     ([finding(QUALITY, PAGE)], V2, HOLD, Reason.DATA_QUALITY, Cause.DATA_QUALITY),
     ([finding(QUALITY, PAGE), finding(INPUTS, PAGE)], V2, HOLD, Reason.DATA_QUALITY, Cause.DATA_QUALITY),
-    ([finding(CANARY_CLASS, WATCH)], V2, HOLD, Reason.EVIDENCE_PENDING, Cause.DEGRADATION),
-    ([finding(CANARY_CLASS, PAGE, effect=0.1)], V2, HOLD, Reason.EVIDENCE_PENDING, Cause.DEGRADATION),
-    ([finding(CANARY_CLASS, PAGE)], V2, ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.DEGRADATION),
-    ([finding(CANARY_CLASS, PAGE), finding(QUALITY, PAGE)], V2, ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.DEGRADATION),
-    ([finding(CANARY_CLASS, PAGE)], YOUNG, ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.DEGRADATION),
+    ([finding(CANARY_ERRORS, WATCH)], V2, HOLD, Reason.EVIDENCE_PENDING, Cause.DEGRADATION),
+    ([finding(CANARY_ERRORS, PAGE, effect=0.1)], V2, HOLD, Reason.EVIDENCE_PENDING, Cause.DEGRADATION),
+    ([finding(CANARY_ERRORS, PAGE)], V2, ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.DEGRADATION),
+    ([finding(CANARY_ERRORS, PAGE), finding(QUALITY, PAGE)], V2, ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.DEGRADATION),
+    ([finding(CANARY_ERRORS, PAGE)], YOUNG, ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.DEGRADATION),
+    ([finding(ERRORS, PAGE)], V2, ROLLBACK, Reason.MORE_ERRORS, Cause.DEGRADATION),
+    ([finding(SLICE_ERRORS, PAGE)], V2, ROLLBACK, Reason.MORE_ERRORS, Cause.SLICE_DEGRADATION),
+    ([finding(ERRORS, PAGE, "v2", 1.0, Sign.SLOW)], V2, ROLLBACK, Reason.MORE_ERRORS, Cause.BASELINE_CREEP),
+    ([finding(FLIPS, PAGE), finding(CONFIDENCE_FALL, PAGE)], V2, HOLD, Reason.PROOF_MISSING, Cause.DEGRADATION),
+    ([finding(SOURCES, PAGE, None)], V2, HOLD, Reason.FEEDBACK_SUSPECT, Cause.FEEDBACK_POISONING),
+    ([finding(QUALITY, PAGE, None, 1.0, Sign.MOSTLY_LOST)], V2, HOLD, Reason.BLIND, Cause.BLIND),
+    ([finding(ERRORS, PAGE, None, 1.0, Sign.UNFIT)], V2, KEEP, Reason.REFERENCE_UNFIT, Cause.REFERENCE_UNFIT),
     (
-        [finding(CANARY_CLASS, PAGE), finding(CANARY_CLASS, PAGE, "v1")],
+        [finding(CANARY_ERRORS, PAGE), finding(CANARY_ERRORS, PAGE, "v1")],
         V2,
         HOLD,
         Reason.NO_CLEAN_TARGET,
@@ -96,32 +116,53 @@ def test_the_table_is_complete() -> None:
     ("beside", "before"),
     [
         ((), {}),
-        ((facts("v1"),), {}),
+        ((facts("v0", stable=True),), {}),
         ((facts("v1", FEWEST - 1, stable=True),), {}),
         ((V1,), {"v1": rollback_of("v1")}),
     ],
 )
 def test_a_target_must_be_known_to_be_clean(beside: tuple[VersionFacts, ...], before: dict[str, Decision]) -> None:
     """Nothing beside it, nothing stable, too little traffic, or condemned: then hold, and say that there is no target."""
-    found = decided(finding(CANARY_CLASS, PAGE), beside=beside, before=before)
+    found = decided(finding(CANARY_ERRORS, PAGE), beside=beside, before=before)
     assert (found.decision, found.reason, found.target) == (HOLD, Reason.NO_CLEAN_TARGET, None)
 
 
 def test_a_version_is_never_its_own_target() -> None:
     """A page against the stable version itself has no target."""
-    found = decided(finding(CANARY_CLASS, PAGE, "v1"), of=V1, beside=(V2,))
+    found = decided(finding(CANARY_ERRORS, PAGE, "v1"), of=V1, beside=(V2,))
     assert found.reason is Reason.NO_CLEAN_TARGET
 
 
 def test_a_rollback_latches() -> None:
     """Once recommended it stands unchanged, whatever is or is not found afterwards."""
     standing = rollback_of("v2")
-    for evidence in ([], [finding(INPUTS, PAGE)], [finding(CANARY_CLASS, PAGE)]):
+    for evidence in ([], [finding(INPUTS, PAGE)], [finding(CANARY_ERRORS, PAGE)]):
         assert decided(*evidence, before={"v2": standing}) is standing
 
 
+def test_the_most_recent_clean_elder_is_the_target() -> None:
+    """In the order of the elders: one that runs must have shown enough and be clean, one that is gone remembered as clean."""
+    three = facts("v3", 1000, "v2", "v1", "v0")
+    page = finding(ERRORS, PAGE, "v3")
+
+    def target(*evidence: Evidence, beside: tuple[VersionFacts, ...], clean: tuple[str, ...] = ()) -> str | None:
+        return decided(page, *evidence, of=three, beside=beside, clean=clean).target
+
+    assert target(beside=(V1, V2)) == "v2"
+    assert target(finding(OUTPUTS, PAGE, "v2"), beside=(V1, V2)) == "v1"
+    assert target(beside=(V1, YOUNG)) == "v1"
+    assert target(beside=(V1,), clean=("v2",)) == "v2"
+    assert target(beside=(V1,), clean=("v9", "v0")) == "v1"
+    assert target(beside=(), clean=("v9", "v0")) == "v0"
+    assert target(finding(ERRORS, PAGE, "v1"), beside=(V1,), clean=("v1",)) is None
+
+
 versions = st.lists(
-    st.tuples(st.sampled_from(["v1", "v2", "v3"]), st.sampled_from([0, FEWEST - 1, FEWEST, 10_000]), st.booleans()),
+    st.tuples(
+        st.sampled_from(["v1", "v2", "v3"]),
+        st.sampled_from([0, FEWEST - 1, FEWEST, 10_000]),
+        st.lists(st.sampled_from(["v0", "v1", "v2", "v3"]), unique=True),
+    ),
     min_size=1,
     max_size=3,
     unique_by=lambda version: version[0],
@@ -138,31 +179,42 @@ findings = st.lists(
 )
 
 
-@given(versions=versions, found=findings, condemned=st.sets(st.sampled_from(["v1", "v2", "v3"])))
+@given(
+    versions=versions,
+    found=findings,
+    condemned=st.sets(st.sampled_from(["v1", "v2", "v3"])),
+    gone=st.sets(st.sampled_from(["v0", "v1", "v2", "v3"])),
+)
 def test_a_rollback_is_never_without_proof(
-    versions: list[tuple[str, int, bool]], found: list[tuple[str, str | None, float, float]], condemned: set[str]
+    versions: list[tuple[str, int, list[str]]],
+    found: list[tuple[str, str | None, float, float]],
+    condemned: set[str],
+    gone: set[str],
 ) -> None:
-    """Whatever is known: a new rollback has a firing page of that very version, and a target that is stable, seen, and accused of nothing."""
-    known = [facts(name, n, stable=stable) for name, n, stable in versions]
+    """Whatever is known: a new rollback has a firing page of that very version and proof, and a target that is older, seen, and accused of nothing."""
+    known = [facts(name, n, *(elder for elder in elders if elder != name)) for name, n, elders in versions]
     alerts, _ = step_alerts({}, [finding(group, log_e, v, effect) for group, v, log_e, effect in found], 0.0)
     before = {name: rollback_of(name) for name in condemned}
     for of in known:
         name = of.model_version
-        decision = decide("mail", of, known, alerts, before, FEWEST, 600.0)
+        decision = decide("mail", of, known, alerts, before, gone, FEWEST, 600.0)
         pages = own_pages(alerts, name)
         assert set(decision.alerts) <= {a.fingerprint for a in alerts.values() if a.model_version in {name, None}}
         assert (decision.target is not None) == (decision.decision is ROLLBACK)
         if name in condemned:
             assert decision is before[name]
         elif decision.decision is ROLLBACK:
-            assert (
-                set(decision.alerts) == {page.fingerprint for page in pages if page.state is AlertState.FIRING} != set()
-            )
-            (target,) = (f for f in known if f.model_version == decision.target)
-            assert target.stable
-            assert target.predictions >= FEWEST
-            assert target.model_version not in {name, *condemned}
-            assert not own_pages(alerts, target.model_version)
+            harm = [a for a in alerts.values() if a.fingerprint in decision.alerts]
+            assert {(a.model_version, a.state, a.cause in HARM) for a in harm} == {(name, AlertState.FIRING, True)}
+            assert any(a.group in PROOFS for a in harm)
+            assert any(page.state is AlertState.FIRING for page in pages)
+            assert decision.target in of.elders
+            running = [f for f in known if f.model_version == decision.target]
+            assert running or decision.target in gone
+            for target in running:
+                assert target.predictions >= FEWEST
+                assert target.model_version not in {name, *condemned}
+                assert not own_pages(alerts, target.model_version)
         elif pages:
             assert decision.decision is HOLD
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poisonwatch.judge.standing import Standing, judge
-from poisonwatch.profile.indicators import CANARY_CLASS, INPUTS, OUTPUTS, QUALITY
+from poisonwatch.judge.standing import MOST_CLEAN, Standing, judge
+from poisonwatch.profile.indicators import CANARY_ERRORS, INPUTS, OUTPUTS, QUALITY
 from poisonwatch.types import Action, Alert, AlertState, Decision, Reason, Report
 from tests.judge.findings import FEWEST, GONE, GROUPS, PAGE, V1, V2, WATCH, facts, finding, report
 
@@ -34,14 +34,14 @@ def test_health_is_told_once() -> None:
 
 def test_a_bad_canary_from_arrival_to_rollback_and_after() -> None:
     """Too little data, healthy, pending, rollback; the rollback outlives its alert and ends with the version."""
-    young = (V1, facts("v2", 10))
+    young = (V1, facts("v2", 10, "v1"))
     standing, alerts, decisions = judged(
         report(versions=young),
         report(),
-        report(finding(CANARY_CLASS, WATCH)),
-        report(finding(CANARY_CLASS, PAGE)),
-        report(finding(CANARY_CLASS, PAGE)),
-        report(finding(CANARY_CLASS, GONE)),
+        report(finding(CANARY_ERRORS, WATCH)),
+        report(finding(CANARY_ERRORS, PAGE)),
+        report(finding(CANARY_ERRORS, PAGE)),
+        report(finding(CANARY_ERRORS, GONE)),
     )
     reasons = [[d.reason for d in news if d.model_version == "v2"] for news in decisions]
     assert reasons == [
@@ -81,9 +81,36 @@ def test_alerts_of_a_retired_version_resolve() -> None:
 def test_a_new_target_is_news() -> None:
     """A hold for want of a target becomes a rollback when the stable version has shown enough."""
     thin = (facts("v1", 10, stable=True), V2)
-    _, _, decisions = judged(report(finding(CANARY_CLASS, PAGE), versions=thin), report(finding(CANARY_CLASS, PAGE)))
+    _, _, decisions = judged(report(finding(CANARY_ERRORS, PAGE), versions=thin), report(finding(CANARY_ERRORS, PAGE)))
     assert [d.reason for d in decisions[0] if d.model_version == "v2"] == [Reason.NO_CLEAN_TARGET]
     assert [(d.reason, d.target) for d in decisions[1] if d.model_version == "v2"] == [(Reason.WORSE_THAN_STABLE, "v1")]
+
+
+def test_a_clean_version_that_is_gone_can_be_a_target_and_only_the_last_are_remembered() -> None:
+    """It must have shown enough and been accused of nothing to the end; a bounded number is kept; who runs again is judged anew."""
+    standing, _, _ = judged(report())
+    standing, _, _ = judge(standing, report(versions=(V2,), retired=("v1",)), FEWEST)
+    assert standing.clean == ("v1",)
+    after, _, news = judge(standing, report(finding(CANARY_ERRORS, PAGE), versions=(V2,)), FEWEST)
+    assert [(d.decision, d.target) for d in news] == [(Action.ROLLBACK, "v1")]
+    assert judge(after, report(versions=(V1,), retired=("v2",)), FEWEST)[0].clean == ()
+    for number in range(2, MOST_CLEAN + 4):
+        here, following = facts(f"v{number}"), facts(f"v{number + 1}")
+        standing, _, _ = judge(standing, report(versions=(here, following)), FEWEST)
+        standing, _, _ = judge(standing, report(versions=(following,), retired=(f"v{number}",)), FEWEST)
+    assert standing.clean == tuple(f"v{number}" for number in range(4, MOST_CLEAN + 4))
+
+
+def test_a_version_that_went_young_or_accused_is_no_target() -> None:
+    """Too few predictions, a ticket of its own, or a page on its way when it went: it is not remembered as clean."""
+    for evidence, of in (
+        ((), facts("v1", 10)),
+        ((finding(OUTPUTS, PAGE, "v1"),), V1),
+        ((finding(CANARY_ERRORS, WATCH, "v1"),), V1),
+    ):
+        standing, _, _ = judged(report(*evidence, versions=(of, V2)))
+        standing, _, _ = judge(standing, report(versions=(V2,), retired=("v1",)), FEWEST)
+        assert standing.clean == ()
 
 
 windows = st.lists(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from poisonwatch.profile.traffic import ESTABLISHED, RETIRED, Traffic
+from poisonwatch.types import OTHER_VERSIONS
 
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -28,17 +29,17 @@ def test_a_canary_that_writes_first_is_not_stable() -> None:
     assert traffic.stable == "v1"
     assert traffic.comparable("v2")
     # Both were there from the start: which of them is the older is a guess, and no target.
-    assert not traffic.is_junior("v2")
+    assert traffic.elders("v2") == ()
 
 
 def test_the_version_of_the_reference_is_stable_and_trusted() -> None:
-    """However little it answers, as long as it is no straggler; a version that the reference lacks is junior to it."""
+    """However little it answers, as long as it is no straggler; a version that the reference lacks is younger."""
     traffic = fresh(None, "v1")
     after(traffic, 0.0, 10, v1=2, v2=8)
     assert traffic.stable == "v1"
     assert traffic.comparable("v2")
-    assert traffic.is_junior("v2")
-    assert not traffic.is_junior("v1")
+    assert traffic.elders("v2") == ("v1",)
+    assert traffic.elders("v1") == ()
 
 
 def test_the_configured_version_is_stable_while_it_runs() -> None:
@@ -46,7 +47,8 @@ def test_the_configured_version_is_stable_while_it_runs() -> None:
     traffic = fresh("v1", "v2")
     now = after(traffic, 0.0, 1, v1=1, v2=99)
     assert traffic.stable == "v1"
-    assert traffic.is_junior("v2")
+    assert traffic.elders("v2") == ("v1",)
+    assert traffic.elders("v1") == ()
     after(traffic, now, 62, v2=99)
     assert traffic.stable == "v2"
 
@@ -59,11 +61,11 @@ def test_who_is_established_stays_while_a_newer_version_grows() -> None:
         now = after(traffic, now, 120, v1=20 - share, v2=share)
         assert traffic.stable == "v1"
         assert traffic.comparable("v2")
-        assert traffic.is_junior("v2")
+        assert traffic.elders("v2") == ("v1",)
     after(traffic, now, 300, v1=0, v2=200)
     assert traffic.stable == "v2"
     assert not traffic.comparable("v1")
-    assert not traffic.is_junior("v1")
+    assert traffic.elders("v1") == ()
 
 
 def test_a_straggler_is_no_yardstick() -> None:
@@ -94,7 +96,19 @@ def test_a_version_is_gone_after_a_day_of_the_others_traffic() -> None:
     assert gone == ["v2"]
     assert RETIRED == 24 * HOUR
     traffic.note(now + 31 * HOUR, {"v1": 10, "v2": 1})
-    assert traffic.is_junior("v2")
+    assert traffic.elders("v2") == ("v1",)
+
+
+def test_elders_are_told_the_most_recent_first_and_go_on_when_they_are_gone() -> None:
+    """Three versions replace each other within days: the last knows both, and `other` knows and is nobody's elder."""
+    traffic, now = fresh(), 0.0
+    for name in ("v1", "v2", "v3"):
+        for _ in range(30):
+            now += HOUR
+            traffic.note(now, {name: 100, OTHER_VERSIONS: 1})
+    assert traffic.stable == "v3"
+    assert traffic.elders("v3") == ("v2", "v1")
+    assert traffic.elders(OTHER_VERSIONS) == ()
 
 
 def test_state_survives() -> None:
