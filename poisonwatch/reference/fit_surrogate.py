@@ -170,8 +170,8 @@ def fit(
         everything = _at_most(np.arange(learnt.size), generator)
         model = learn(_select(chosen, everything), code_counts, modelled[:, everything])
     over = excess(scores, place)
-    margin = max(LEAST_MARGIN, 0.5 * float(np.quantile(np.abs(over - excess(targets, place)), 0.9)))
-    residual = residuals(scores, place, sure)
+    margin = max(LEAST_MARGIN, round(0.5 * float(np.quantile(np.abs(over - excess(targets, place)), 0.9)), 9))
+    residual = residuals(scores, place, sure).round(9)
     table = _residuals_by_class(residual, place, classes.size)
     flipped, surprise = np.zeros(predicted.shape, np.bool_), np.full(predicted.shape, np.nan)
     flipped[learnt] = over > margin
@@ -181,7 +181,7 @@ def fit(
         n=learnt.size,
         agreement=float((over < 0).mean()),
         majority=float(counts.max() / learnt.size),
-        correlation=float(np.mean([_correlation(*pair) for pair in zip(scores, targets, strict=True)])),
+        correlation=round(float(np.mean([_correlation(*pair) for pair in zip(scores, targets, strict=True)])), 9),
         flip_rate=float((over > margin).mean()),
         sees=_sees(scores, place, margin),
     )
@@ -193,7 +193,8 @@ def _targets(place: Ints, confidence: Floats, classes: int) -> Floats:
     sure = np.where(np.isnan(confidence), UNSPOKEN, confidence)
     rest = np.broadcast_to((1.0 - sure) / (classes - 1), (classes, sure.size)).copy()
     rest[place, np.arange(sure.size)] = sure
-    return np.clip(logit(rest), -LARGEST_SCORE, LARGEST_SCORE)
+    # Rounded: processors differ in the last bit of a logarithm, and the same log must give the same fit on all.
+    return np.asarray(np.clip(logit(rest), -LARGEST_SCORE, LARGEST_SCORE).round(9))
 
 
 def _select(inputs: Inputs, at: Ints) -> Inputs:
