@@ -15,7 +15,9 @@ from poisonwatch.profile.indicators import (
     CONFIDENCE_FALL,
     ERRORS,
     FLIPPED,
+    FLIPPED_AND_WRONG,
     FLIPS,
+    HARMFUL_FLIPS,
     MISSING_CODE,
     MOST_SLICES,
     ONE_SIDED,
@@ -23,6 +25,7 @@ from poisonwatch.profile.indicators import (
     SLICE_CONFIDENCE,
     SLICE_ERRORS,
     SLICE_FLIPS,
+    SLICE_HARMFUL_FLIPS,
     UNSURE,
     WRONG,
     ask,
@@ -220,7 +223,12 @@ def sides(indicator: Indicator) -> tuple[bool, bool]:
 
 def test_only_what_says_something_is_watched() -> None:
     """A fall of what is lost, unseen or marked says nothing; nor does a rise of small values where large ones are odd."""
-    everything = (*QUESTIONS.indicators, *MARKED.indicators, *ask_errors(SMALL).indicators, *ask_lines().indicators)
+    everything = (
+        *QUESTIONS.indicators,
+        *MARKED.indicators,
+        *ask_errors(SMALL, flips=True).indicators,
+        *ask_lines().indicators,
+    )
     assert {i: (i.up, i.down) for i in everything} == {i: sides(i) for i in everything}
     assert {sides(i) for i in everything} == {(True, True), (True, False), (False, True)}
     for questions in (QUESTIONS, MARKED):
@@ -347,33 +355,40 @@ def test_slices_of_a_model_that_predicts_numbers() -> None:
     assert [code_rows(schema)[row].name for row in sliced_rows(schema)] == ["segment", "features.a"]
 
 
-def test_errors_are_counted_overall_by_class_and_by_slice() -> None:
-    """The places of the error questions are those of the labelled and of the wrong, for every code asked of."""
+@pytest.mark.parametrize("flips", [False, True])
+def test_errors_are_counted_overall_by_class_and_by_slice(*, flips: bool) -> None:
+    """The places of the error questions are those of the labelled and of the wrong, for every code asked of.
+
+    With flips the same is asked of those that are wrong and flipped too.
+    """
     schema = msgspec.structs.replace(SMALL, features=(*SMALL.features, categorical("segment", 3)))
-    questions = ask_errors(schema)
+    questions = ask_errors(schema, flips=flips)
     columns = [code_rows(schema)[row] for row in sliced_rows(schema)]
     assert [column.name for column in columns] == ["prediction", "segment", "features.country"]
     rng = np.random.default_rng(9)
     codes = np.array([rng.integers(0, code_count(column), 300) for column in columns], np.int32)
-    wrong = rng.random(300) < 0.3
-    profile = questions.count(np.empty((0, 300)), codes, wrong[None])
+    marks = rng.random((2, 300)) < 0.3
+    profile = questions.count(np.empty((0, 300)), codes, marks[: 1 + flips])
     assert profile.size == questions.size
-    seen = {}
+    told = {}
     for indicator in questions.indicators:
+        found = re.fullmatch(r"(wrong|flipped and wrong)(?: where (\S+) = (\S+))?", indicator.text)
+        assert found is not None
+        mark = marks[(WRONG, FLIPPED_AND_WRONG).index(found[1])]
         among = np.ones(300, np.bool_)
-        if found := re.fullmatch(r"wrong where (\S+) = (\S+)", indicator.text):
-            (row,) = (row for row, column in enumerate(columns) if column.name == found[1])
-            among = codes[row] == 1 + columns[row].values.index(found[2])
-        else:
-            assert indicator.text == WRONG
+        if found[2]:
+            (row,) = (row for row, column in enumerate(columns) if column.name == found[2])
+            among = codes[row] == 1 + columns[row].values.index(found[3])
         assert profile[indicator.asked] == among.sum()
-        assert profile[indicator.yes] == (among & wrong).sum()
-        seen[indicator.text] = indicator.signal.group
-    assert len(seen) == 1 + 2 + 3 + 2
-    assert {text for text, group in seen.items() if group == ERRORS} == {
-        *("wrong", "wrong where prediction = ham", "wrong where prediction = spam"),
-    }
-    assert set(seen.values()) == {ERRORS, SLICE_ERRORS}
+        assert profile[indicator.yes] == (among & mark).sum()
+        told[indicator.text] = indicator.signal.group
+    assert len(told) == (1 + 2 + 3 + 2) * (1 + flips)
+    own = {*("wrong", "wrong where prediction = ham", "wrong where prediction = spam")}
+    assert {text for text, group in told.items() if group == ERRORS} == own
+    assert {text for text, group in told.items() if group == HARMFUL_FLIPS} == (
+        {f"flipped and {text}" for text in own} if flips else set()
+    )
+    assert set(told.values()) == {ERRORS, SLICE_ERRORS, *((HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS) if flips else ())}
 
 
 def test_codes_of_labels() -> None:
