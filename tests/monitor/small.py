@@ -79,16 +79,19 @@ def learned_of(whole: Batch, errors: tuple[int, int] = (2000, 200)) -> Learned:
     counts = questions.count(enriched.numbers, enriched.codes, enriched.marks)
     lines = np.array([2000, 10])
     labels, wrong = errors
-    asked = ask_errors(SMALL)
+    asked = ask_errors(SMALL, flips=True)
     facts = np.resize(np.array([[1, 2], [1, 2]], np.int32), (2, labels))
-    of_errors = asked.count(np.empty((0, labels)), facts, (np.arange(labels) % max(labels, 1) < wrong)[None])
-    overall = next(n for n, indicator in enumerate(asked.indicators) if indicator.asked == 0)
+    is_wrong = np.arange(labels) < wrong
+    marks = np.stack(
+        (is_wrong, is_wrong & (np.arange(labels) // 2 % 2 == 0))
+    )  # the answers are drawn: half are flipped
+    of_errors = asked.count(np.empty((0, labels)), facts, marks)
     confusion = np.zeros((CLASSES, CLASSES), np.int64)
     confusion[0, 0] = confusion[1, 1] = (labels - wrong) // 2
     confusion[0, 1] = confusion[1, 0] = wrong // 2
     return Learned(
         baseline=describe(questions, counts, counts[None], counts[None]),
-        errors=describe_errors(asked, of_errors, overall),
+        errors=describe_errors(asked, of_errors),
         confusion=confusion,
         lines=describe(ask_lines(), lines, lines[None], lines[None]),
         volume=None,
