@@ -68,7 +68,7 @@ def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> App:
         raise
     return App(
         models,
-        Merge(lanes),
+        Merge(lanes, config.detection.window_seconds),
         journal,
         config.detection,
         sources=sources,
@@ -159,7 +159,7 @@ def replay(
             decoder = _decoder(content, {name: reference.schema}, limits.line_bytes)
             lanes.append(Lane(str(path), lambda lines=lines: next(lines, b""), decoder, confirm=True))  # type: ignore[misc]
     models = {name: watch(name, reference, detection, limits, 1, None)}
-    return App(models, Merge(lanes), Journal(journal), detection, tell=tell)
+    return App(models, Merge(lanes, detection.window_seconds), Journal(journal), detection, tell=tell)
 
 
 def watch(

@@ -605,7 +605,7 @@ def test_agent_without_files(tmp_path: Path) -> None:
     learned = usual_reference()
     app = App(
         {"mail": watch("mail", learned, DetectionConfig(), LimitsConfig(), 1, None)},
-        Merge([]),
+        Merge([], 60.0),
         Journal(None),
         DetectionConfig(),
     )

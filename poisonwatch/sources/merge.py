@@ -53,7 +53,7 @@ class Lane:
         self.name = name
         self._poll = poll
         self._decoder = decoder
-        self._confirm = confirm
+        self.finite = confirm
         self._ahead: deque[Piece] = deque()
         self._clock = -math.inf
         self.counts: list[Decoded] = []
@@ -107,7 +107,7 @@ class Lane:
 
     def _look_ahead(self, latest: float) -> None:
         """Hold what may have to confirm the end of the piece before it."""
-        wanted = CONFIRMATIONS if self._confirm else 0
+        wanted = CONFIRMATIONS if self.finite else 0
         while not self._ahead or sum(piece.time.size for piece in list(self._ahead)[1:]) < wanted:
             block = self._poll()
             if not block:
@@ -119,7 +119,7 @@ class Lane:
     def _admitted(self, piece: Piece) -> Piece:
         """The piece without what is not confirmed; the clock goes on with it."""
         following = np.concatenate([np.empty(0), *(later.time for later in self._ahead)])[:CONFIRMATIONS]
-        keep = self._confirmed(piece.time, following) if self._confirm else None
+        keep = self._confirmed(piece.time, following) if self.finite else None
         if keep is not None:
             jumped = int(keep.size - keep.sum())
             of_labels = isinstance(piece, Feedback)
@@ -154,10 +154,17 @@ class Lane:
 
 
 class Merge:
-    """Several logs as one stream of pieces in the order of event time."""
+    """Several logs as one stream of pieces in the order of event time.
 
-    def __init__(self, lanes: list[Lane]) -> None:
+    Predictions and labels change places at the bounds of spans of `grain` seconds only, predictions first: a label means the
+    same anywhere in its window, and a piece for every label would cost more than all else. Of finite logs whole spans are
+    given; live ones give what they have.
+    """
+
+    def __init__(self, lanes: list[Lane], grain: float) -> None:
         self.lanes = lanes
+        self._grain = grain
+        self._whole = all(lane.finite for lane in lanes)
 
     @property
     def holding(self) -> bool:
@@ -171,19 +178,24 @@ class Merge:
         if not lanes:
             return pieces
         # Up to the clock of the log that is behind, every log's records are at hand.
-        until = math.inf if len(lanes) == 1 else min(float(lane.clocks[-1]) for lane in lanes)
+        until = math.inf if len(lanes) == 1 else self._bound(lanes)
         taken = [found for lane in lanes if (found := lane.take(until)) is not None]
         while not taken:
             behind = min(lanes, key=lambda lane: float(lane.clocks[-1]))
             if behind.extend(latest):
-                until = min(float(lane.clocks[-1]) for lane in lanes)
+                until = self._bound(lanes)
                 taken = [found for lane in lanes if (found := lane.take(until)) is not None]
             else:
                 # It has no more: its last records go, after those of earlier logs that are as old.
-                upto = math.nextafter(until, math.inf)
+                upto = math.nextafter(float(behind.clocks[-1]), math.inf)
                 first = lanes[: lanes.index(behind) + 1]
                 taken = [found for lane in first if (found := lane.take(upto)) is not None]
-        return pieces + list(_in_order(taken))
+        return pieces + list(_in_order(taken, self._grain))
+
+    def _bound(self, lanes: list[Lane]) -> float:
+        """Up to which clock every log's records are at hand."""
+        until = min(float(lane.clocks[-1]) for lane in lanes)
+        return math.floor(until / self._grain) * self._grain if self._whole else until
 
     def _strays(self) -> Iterator[Piece]:
         for lane in self.lanes:
@@ -191,11 +203,8 @@ class Merge:
             lane.stray.clear()
 
 
-def _in_order(taken: list[tuple[Piece, Floats]]) -> Iterator[Piece]:
-    """Pieces of several lanes in one order: predictions in one batch as far as no label comes between them.
-
-    At equal times the earlier lane goes first.
-    """
+def _in_order(taken: list[tuple[Piece, Floats]], grain: float) -> Iterator[Piece]:
+    """Pieces of several lanes in one order: span by span, predictions in one batch before labels."""
     if len(taken) == 1:
         yield taken[0][0]
         return
@@ -207,7 +216,7 @@ def _in_order(taken: list[tuple[Piece, Floats]]) -> Iterator[Piece]:
     taken = [*merged, *((piece, clocks) for piece, clocks in taken if not isinstance(piece, Batch))]
     lane = np.repeat(np.arange(len(taken)), [clocks.size for _, clocks in taken])
     place = np.concatenate([np.arange(clocks.size) for _, clocks in taken])
-    order = np.argsort(np.concatenate([clocks for _, clocks in taken]), kind="stable")
+    order = np.argsort(np.floor(np.concatenate([clocks for _, clocks in taken]) / grain), kind="stable")
     lane, place = lane[order], place[order]
     edges = (0, *(np.flatnonzero(np.diff(lane)) + 1).tolist(), lane.size)
     for first, last in pairwise(edges):

@@ -97,6 +97,9 @@ def rejected(merge: Merge) -> dict[str, int]:
     return found
 
 
+GRAIN = 1.0
+"""Times here are whole seconds: predictions and labels change places at any of them."""
+
 TIMES = st.lists(st.integers(0, 40).map(float), max_size=12)
 CUTS = st.lists(st.integers(0, 12), max_size=4)
 
@@ -111,7 +114,8 @@ def test_merging_is_sorting_by_running_clocks(
             lane("a", log(first, name="a"), cuts[0], confirm=True),
             lane("b", log(second, name="b"), cuts[1], confirm=True),
             lane("l", log(labels, name="l", labels=True), cuts[2], labels=True, confirm=True),
-        ]
+        ],
+        GRAIN,
     )
     keyed = [
         (max(times[: n + 1]), place, n, f"{name}{n}")
@@ -148,7 +152,7 @@ def test_logs_that_models_share(
         )
         for model in schemas:
             given_by[name, model] = [at for at, of in entries if of == model]
-    merge = Merge(lanes)
+    merge = Merge(lanes, GRAIN)
     found: dict[tuple[str, str], list[float]] = {place: [] for place in given_by}
     labelled, quiet = 0, 0
     while quiet < 2:
@@ -174,7 +178,8 @@ def test_label_never_acts_before_its_time(
         [
             lane("p", log(sorted(predictions), name="p"), cuts[0], confirm=True),
             lane("l", log(sorted(labels), name="l", labels=True), cuts[1], labels=True, confirm=True),
-        ]
+        ],
+        GRAIN,
     )
     given_before: list[float] = []
     for name, at in told(merge):
@@ -193,18 +198,51 @@ def test_rejected_lines_keep_their_place(
     entries: list[Entry], other: list[float], cuts: tuple[list[int], list[int]]
 ) -> None:
     """A rejected line comes out between the same two records of its log, however the log was cut."""
-    alone = names(Merge([lane("a", log(entries, name="a"), cuts[0], confirm=True)]))
+    alone = names(Merge([lane("a", log(entries, name="a"), cuts[0], confirm=True)], GRAIN))
     assert alone == ["rejected" if at is BAD else f"a{n}" for n, at in enumerate(entries)]
     merged = names(
         Merge(
             [
                 lane("a", log(entries, name="a"), cuts[0], confirm=True),
                 lane("b", log(other, name="b"), cuts[1], confirm=True),
-            ]
+            ],
+            GRAIN,
         )
     )
     assert merged.count("rejected") == entries.count(BAD)
     assert [name for name in merged if name.startswith("a")] == [name for name in alone if name != "rejected"]
+
+
+@given(predictions=TIMES, labels=TIMES, cuts=st.tuples(CUTS, CUTS), grain=st.sampled_from([2.0, 5.0, 60.0]))
+def test_labels_come_at_the_end_of_their_span(
+    predictions: list[float], labels: list[float], cuts: tuple[list[int], list[int]], grain: float
+) -> None:
+    """Of finite logs each span gives its predictions, then its labels, whatever the blocks; nothing is lost."""
+    merge = Merge(
+        [
+            lane("p", log(sorted(predictions), name="p"), cuts[0], confirm=True),
+            lane("l", log(sorted(labels), name="l", labels=True), cuts[1], labels=True, confirm=True),
+        ],
+        grain,
+    )
+    keyed = [
+        (math.floor((START + at) / grain), of_labels, n, f"{name}{n}")
+        for of_labels, (name, times) in enumerate((("p", sorted(predictions)), ("l", sorted(labels))))
+        for n, at in enumerate(times)
+    ]
+    found = names(merge)
+    assert sorted(found) == sorted(name for *_, name in keyed)
+    whole = [name for *_, name in sorted(keyed)]
+    last = max(
+        (
+            math.floor((START + min(max(one), max(other))) / grain)
+            for one, other in [(predictions, labels)]
+            if one and other
+        ),
+        default=0,
+    )
+    before = [name for span, _, _, name in sorted(keyed) if span < last]
+    assert found[: len(before)] == before == whole[: len(before)]
 
 
 def test_equal_times() -> None:
@@ -214,7 +252,8 @@ def test_equal_times() -> None:
             lane("a", log([1, 1, 2], name="a"), confirm=True),
             lane("b", log([1, 2, 2], name="b"), confirm=True),
             lane("l", log([1, 2], name="l", labels=True), labels=True, confirm=True),
-        ]
+        ],
+        GRAIN,
     )
     assert names(merge) == ["a0", "a1", "b0", "l0", "a2", "b1", "b2", "l1"]
 
@@ -225,7 +264,7 @@ def test_quiet_log_holds_nobody_back() -> None:
     quiet = Lane(
         "q", lambda: waiting.pop() if waiting else b"", JsonlPredictions({"m": SCHEMA}, 1 << 16), confirm=False
     )
-    merge = Merge([quiet, lane("a", log([1, 2], name="a"), confirm=False)])
+    merge = Merge([quiet, lane("a", log([1, 2], name="a"), confirm=False)], GRAIN)
     assert names(merge) == ["a0", "a1"]
     waiting.append(b"".join(log([1.5], name="q")))
     assert names(merge) == ["q0"]
@@ -234,7 +273,9 @@ def test_quiet_log_holds_nobody_back() -> None:
 
 def test_holding() -> None:
     """What was decoded and not passed on is held, and said to be."""
-    merge = Merge([lane("a", log([1, 5], name="a"), confirm=False), lane("b", log([2, 9], name="b"), confirm=False)])
+    merge = Merge(
+        [lane("a", log([1, 5], name="a"), confirm=False), lane("b", log([2, 9], name="b"), confirm=False)], GRAIN
+    )
     assert not merge.holding
     assert merge.step()
     assert merge.holding
@@ -245,7 +286,7 @@ def test_holding() -> None:
 def test_live_log_refuses_the_future() -> None:
     """A live record after the latest time allowed is rejected and does not move the clock."""
     live = lane("a", log([1, 90, 2], name="a"), confirm=False)
-    merge = Merge([live])
+    merge = Merge([live], GRAIN)
     (batch,) = merge.step(START + 60)
     assert (batch.time - START).tolist() == [1, 2]
     assert live.clock == START + 2
@@ -276,7 +317,7 @@ HOUR = 3600.0
 def test_jump(times: list[float], kept: list[int], size: int) -> None:
     """A time far ahead counts when the two records after it agree; alone it is rejected and moves no clock."""
     content = log(times, name="a")
-    merge = Merge([lane("a", content, range(0, len(times), size), confirm=True)])
+    merge = Merge([lane("a", content, range(0, len(times), size), confirm=True)], GRAIN)
     found = names(merge)
     assert [name for name in found if name != "rejected"] == [f"a{n}" for n in kept]
     assert rejected(merge).get(TIME_JUMP, 0) == found.count("rejected") == len(times) - len(kept)
@@ -306,7 +347,7 @@ def test_jumps_do_not_depend_on_blocks(times: list[float], cuts: list[int], bad:
     for n, at in enumerate(times):
         entries += [BAD, at] if n in bad else [at]
     kept = set(reference_jumps(times))
-    merge = Merge([lane("a", log(entries, name="a"), cuts, confirm=True)])
+    merge = Merge([lane("a", log(entries, name="a"), cuts, confirm=True)], GRAIN)
     found = told(merge)
     expected: list[float] = []
     place = 0
@@ -325,7 +366,7 @@ def test_jumps_do_not_depend_on_blocks(times: list[float], cuts: list[int], bad:
 
 def test_forged_label_time() -> None:
     """A label that claims a far future is rejected alone; those after it still act."""
-    merge = Merge([lane("l", log([1, 2, HOUR, 3, 4], name="l", labels=True), labels=True, confirm=True)])
+    merge = Merge([lane("l", log([1, 2, HOUR, 3, 4], name="l", labels=True), labels=True, confirm=True)], GRAIN)
     assert names(merge) == ["l0", "l1", "l3", "l4"]
     assert rejected(merge) == {TIME_JUMP: 1}
     assert sum(counts.labels for counts in merge.lanes[0].counts) == 4
@@ -334,6 +375,6 @@ def test_forged_label_time() -> None:
 def test_far_future_is_refused_at_the_latest_time() -> None:
     """Also a confirmed jump ends at the last time that makes sense."""
     far = LATEST - START + 10
-    merge = Merge([lane("a", log([1, far, far, far], name="a"), confirm=True)])
+    merge = Merge([lane("a", log([1, far, far, far], name="a"), confirm=True)], GRAIN)
     assert names(merge)[0] == "a0"
     assert rejected(merge) == {"absurd_timestamp": 3}
