@@ -270,8 +270,9 @@ class Labels:
             learning = self._believed.take(name, profile, start, first=name == first)
             if self._believed.baseline is not believed:
                 self._lay(self._believed.baseline)
-                for known in self._versions.values():
-                    known.memory = self._calm.begin()  # what was held against a refuted null is no evidence
+                # What was held against a refuted null is no evidence; slices that are judged from now on had none.
+                for known in self._versions.values() if believed is self._believed.reference else ():
+                    known.memory = self._calm.begin()
             if self.judged and not learning:
                 shift = self._drift if name in drifting else self._calm
                 share = (end - version.judged) / self._settings.period * shares[name]
