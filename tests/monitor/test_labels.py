@@ -60,9 +60,9 @@ def learned(wrong: int = 100) -> Learned:
     return learned_of(answered(1, 4000, 0.05), (2000, wrong))
 
 
-def watching(**changed: float) -> Monitor:
+def watching() -> Monitor:
     """A monitor with the budget of a month."""
-    return Monitor("mail", learned(), DETECTION._replace(period=MONTH, label_floor=0.3, **changed))
+    return Monitor("mail", learned(), DETECTION._replace(period=MONTH, label_floor=0.3))
 
 
 def firing(reports: Iterable[Report], group: str) -> list[tuple[float, Evidence]]:
@@ -240,7 +240,7 @@ def test_a_model_that_predicts_numbers_takes_labels_and_shadows_without_harm() -
     schema = msgspec.structs.replace(
         SMALL, outcome=Column(name="prediction", kind="numerical"), features=SMALL.features[:1]
     )
-    cuts = {"confidence": (0.5,), "prediction": (0.5,), "features.amount": (0.0,)}
+    cuts: dict[str, tuple[float, ...]] = {"confidence": (0.5,), "prediction": (0.5,), "features.amount": (0.0,)}
     questions, asked = ask(schema, cuts), ask_errors(schema, flips=False)
     counts = questions.count(np.random.default_rng(0).random((3, 100)), np.empty((0, 100), np.int32))
     given = Learned(
