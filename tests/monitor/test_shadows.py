@@ -34,4 +34,6 @@ def test_the_version_that_answers_otherwise_is_named(first: str, share: float) -
     assert (evidence[-1].log_e >= 0) is (share > 0)
     assert evidence[-1].n > 0
     if share:
-        assert {s.indicator for s in evidence[-1].subjects} & {"prediction = spam", "prediction = ham"}
+        more = {s.indicator: s.rate > s.expected for s in evidence[-1].subjects}
+        assert {"prediction = spam": True, "prediction = ham": False}.items() & more.items()
+        assert not {"prediction = spam": False, "prediction = ham": True}.items() & more.items()
