@@ -2,8 +2,9 @@
 
 A model that got worse is contradicted by all sources alike; a campaign is carried by a few. It raises the error rate before
 the labels of any one of them suffice to accuse him, so no page may rest on errors that few sources claim. Up to
-`COLLUDING` of the sources are taken to lie, whichever these are: those that contradict the model most often are left out.
-That costs some labels of delay where sources are many and labels few, and nothing where they are not.
+`COLLUDING` of the sources are taken to lie, whichever these are: those are left out without whom the error rate is lowest.
+So what is left never errs more than the honest labels alone, whatever the others say: leaving out the liars is one of the
+choices. That costs some labels of delay where sources are many and labels few, and nothing where they are not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from poisonwatch.types import Bools, Codes, Floats, Texts
+    from poisonwatch.types import Bools, Codes, Floats, Ints, Texts
 
 HELD = 8192
 """Labels that are remembered, the newest."""
@@ -52,8 +53,8 @@ class Claims:
         """Remember labels in their order: all (m,), facts (f, m); a source may be empty."""
         kept = slice(-HELD, None)
         number = wrong[kept].size
-        at = (self._added + np.arange(number)) % HELD
-        self._added += number
+        self._added += wrong.size
+        at = np.arange(self._added - number, self._added) % HELD
         self._time[at], self._version[at], self._facts[:, at] = time[kept], version[kept], facts[:, kept]
         self._wrong[at], self._source[at] = wrong[kept], source[kept]
 
@@ -62,23 +63,20 @@ class Claims:
     ) -> tuple[int, int]:
         """Labels of a version since a time, and how many of them were wrong, without the sources that claim the most.
 
-        With `flipped` only those are wrong whose last fact says so, too. Only predictions with this code in this row of facts are looked at; of all of them where `row` is negative. Labels without
-        a source are nobody's claim and are never left out.
+        With `flipped` only those are wrong whose last fact says so, too. Only predictions with this code in this row of facts
+        are looked at; all of them where `row` is negative. Labels without a source are nobody's claim and are never left out.
         """
         held = min(self._added, HELD)
         chosen = (self._version[:held] == version) & (self._time[:held] >= since)
         if row >= 0:
             chosen &= self._facts[row, :held] == code
         claims = self._wrong[:held] & (self._facts[-1, :held] > 0) if flipped else self._wrong[:held]
-        labels, wrong = int(chosen.sum()), int(claims[chosen].sum())
-        named = chosen & (self._source[:held] != "")
-        everybody = len(set(self._source[:held].tolist()) - {""})
-        if not named.any():
-            return labels, wrong
-        _, source = np.unique(self._source[:held][named].astype(str), return_inverse=True)
-        of_source, said = np.bincount(source), np.bincount(source, claims[named])
-        out = np.lexsort((of_source, -said))[: math.ceil(COLLUDING * everybody)]
-        return labels - int(of_source[out].sum()), wrong - int(said[out].sum())
+        number = {"": 0}
+        source = np.array([number.setdefault(name, len(number)) for name in self._source[:held].tolist()], np.int64)
+        labels, wrong = (np.bincount(source[which], minlength=len(number)) for which in (chosen, chosen & claims))
+        liars = math.ceil(COLLUDING * (len(number) - 1))
+        out = 1 + _most_claiming(labels[1:], wrong[1:], liars, int(labels[0]), int(wrong[0]))
+        return int(labels.sum() - labels[out].sum()), int(wrong.sum() - wrong[out].sum())
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
@@ -99,3 +97,23 @@ class Claims:
         self._time[:held], self._version[:held] = state["time"], state["version"]
         self._facts[:, :held], self._wrong[:held] = state["facts"], state["wrong"]
         self._source[:held] = state["source"]
+
+
+def _most_claiming(labels: Ints, wrong: Ints, number: int, more: int, more_wrong: int) -> Ints:
+    """Which `number` sources, of all with labels (s,) and wrong ones (s,), leave the lowest rate when they are left out.
+
+    `more` labels and `more_wrong` are nobody's. Dinkelbach 1967: leave out who errs most beyond the lowest rate found so
+    far, until that rate falls no further; an exact minimum, after a few steps.
+    """
+    given = np.flatnonzero(labels)
+    lowest = 1.0
+    best = np.zeros(0, np.int64)
+    while True:
+        out = given[np.lexsort((labels[given], lowest * labels[given] - wrong[given]))[:number]]
+        left = more + int(labels.sum() - labels[out].sum())
+        rate = (more_wrong + int(wrong.sum() - wrong[out].sum())) / left if left else 0.0
+        if best.size and rate >= lowest:
+            return best
+        best, lowest = out, rate
+        if not (out.size and left):
+            return best
