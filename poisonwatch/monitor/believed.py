@@ -86,12 +86,14 @@ class Believed:
         self.unfit = self.unfit or bool(strict.low[self._overall] > reference.high[self._overall])
         if self.unfit:
             asked: Floats = self.labels[questions.asked].astype(np.float64)
-            self.baseline = dataclasses.replace(strict, high=np.where(asked < FEWEST, NEVER, strict.high))
+            few = asked < FEWEST
+            # What little they have shown is counted on between two calls: it must not depend on a restart.
+            rate, high = np.where(few, strict.rate[of], strict.rate), np.where(few, NEVER, strict.high)
+            self.baseline = dataclasses.replace(strict, rate=rate, high=high)
             return
         seen = describe_errors(questions, self.labels, FIRST_Z)
         more = np.maximum(seen.rate - reference.rate, 0.0)[of]
-        most = np.maximum(expit(seen.high) - reference.rate, 0.0)[of]
-        high = np.maximum(reference.high, logit(np.minimum(expit(reference.high) + more, expit(reference.high) + most)))
+        high = np.maximum(reference.high, logit(expit(reference.high) + more))
         overall = np.arange(of.size) == of
         high = np.where(overall, np.maximum(reference.high, seen.high), high)
         self.baseline = dataclasses.replace(reference, high=high, rate=np.minimum(reference.rate + more, 0.99))
