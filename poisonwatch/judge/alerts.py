@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from poisonwatch.judge.cause import diagnose, summarise
-from poisonwatch.profile.indicators import CANARY_INPUTS, INPUTS
+from poisonwatch.profile.indicators import CANARY_FLIPS, CANARY_INPUTS, CONFIDENCE_FALL, INPUTS, SLICE_CONFIDENCE
 from poisonwatch.types import Alert, AlertState, Severity
 
 if TYPE_CHECKING:
@@ -25,8 +25,14 @@ RESOLVED_AT = math.log(0.01)
 """An alert ends when its evidence fell to a hundredth of the budget, or below the budget with no effect left."""
 
 
-EXPLAINING = frozenset([INPUTS, CANARY_INPUTS])
-"""Groups that explain others: inputs that moved, routing that depends on them."""
+COUNTS_FROM = {
+    INPUTS: PENDING_AT,
+    CANARY_INPUTS: PENDING_AT,
+    CANARY_FLIPS: PENDING_AT,
+    CONFIDENCE_FALL: RESOLVED_AT,
+    SLICE_CONFIDENCE: RESOLVED_AT,
+}
+"""Evidence in nats from which a group counts as a mark, where that is less than what fires."""
 
 
 def fingerprint(model: str, version: str | None, group: str) -> str:
@@ -88,11 +94,15 @@ def _large(evidence: Evidence) -> bool:
 
 
 def _marks(evidence: Iterable[Evidence]) -> dict[str | None, frozenset[str]]:
-    """By version, the groups whose evidence fires. Inputs count earlier: what they explain must not page before they fire."""
+    """By version, the groups whose evidence fires. Some count earlier.
+
+    Inputs do, so that what they explain does not page before they fire; so does what only has to agree with evidence that
+    fires by itself.
+    """
     found: dict[str | None, set[str]] = {}
     for e in evidence:
         known = found.setdefault(e.model_version, set())
-        if e.log_e >= (PENDING_AT if e.group in EXPLAINING else FIRING_AT) and _large(e):
+        if e.log_e >= COUNTS_FROM.get(e.group, FIRING_AT) and _large(e):
             known.add(e.group)
     return {version: frozenset(groups) for version, groups in found.items()}
 

@@ -94,7 +94,7 @@ class Believed:
         seen = describe_errors(questions, self.labels, FIRST_Z)
         more = np.maximum(seen.rate - reference.rate, 0.0)[of]
         high = np.maximum(reference.high, logit(expit(reference.high) + more))
-        overall = np.arange(of.size) == of
+        overall = (np.arange(of.size) == of) & (self.labels[questions.asked] >= FEWEST)
         high = np.where(overall, np.maximum(reference.high, seen.high), high)
         self.baseline = dataclasses.replace(reference, high=high, rate=np.minimum(reference.rate + more, 0.99))
 

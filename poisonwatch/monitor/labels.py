@@ -17,11 +17,12 @@ import msgspec
 import numpy as np
 
 from poisonwatch.detect.claims import Claims, lowest_rate
-from poisonwatch.detect.evidence import MOST_SUBJECTS, collect
-from poisonwatch.detect.kernel import LOG_ZERO, Memory
+from poisonwatch.detect.creep import Creep
+from poisonwatch.detect.evidence import collect
+from poisonwatch.detect.kernel import Memory
 from poisonwatch.detect.shift import Shift
-from poisonwatch.detect.sources import FLOOR as SOURCES_FLOOR
 from poisonwatch.detect.sources import Sources, Votes
+from poisonwatch.monitor.accused import Accused
 from poisonwatch.monitor.believed import Believed
 from poisonwatch.profile.indicators import (
     CANARY_ERRORS,
@@ -32,6 +33,7 @@ from poisonwatch.profile.indicators import (
     SLICE_HARMFUL_FLIPS,
     SOURCES,
     WRONG,
+    WRONG_OF_FLIPPED,
     class_codes,
     sliced_rows,
     unseen_code,
@@ -39,7 +41,7 @@ from poisonwatch.profile.indicators import (
 from poisonwatch.profile.odds import logit
 from poisonwatch.profile.waiting import Waiting
 from poisonwatch.profile.words import fingerprints
-from poisonwatch.types import OTHER_VERSIONS, Accusation, Evidence, Sign, Subject
+from poisonwatch.types import OTHER_VERSIONS, Evidence, Sign, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,14 +60,14 @@ OVERALL_AND_SLICES = ((ERRORS, SLICE_ERRORS), (HARMFUL_FLIPS, SLICE_HARMFUL_FLIP
 CLAIMED = frozenset([ERRORS, SLICE_ERRORS, CANARY_ERRORS, *HARMFUL])
 """Groups of evidence that rest on what sources of labels claim."""
 
+OF_FLIPPED_FLOOR = 0.8
+"""How much more often than in the reference flipped predictions may be wrong, in log-odds: by chance they are half the time."""
+
 STORE = 1 << 25
 """Bytes that predictions may take while they wait for their labels."""
 
 MOST_NAMES = 4096
 """Versions that are told apart among the predictions that wait."""
-
-MOST_TOLD = 4096
-"""Accused sources that are remembered although nothing is left of the accusation."""
 
 
 class FeedbackView(NamedTuple):
@@ -115,7 +117,7 @@ class Labels:
         self.sources = Sources(confusion, settings.shares[SOURCES], settings.period)
         self._claims = Claims(self._rows.size + 1)
         self._slices = [_slice_of(self.questions, indicator) for indicator in self.questions.indicators]
-        self._told: dict[str, int] = {}
+        self.accused = Accused(self.sources, (*schema.outcome.values, "(rare)", "(unseen)"))
         self._names: list[str] = []
         self._versions: dict[str, _OfVersion] = {}
         self._believed = Believed(errors, self._overall, settings.known)
@@ -123,6 +125,7 @@ class Labels:
         self._open: dict[str, Ints] = {}
         self._heard = False
         self._block = -math.inf
+        self._creep = Creep(errors)
         self._lay(errors)
 
     def _lay(self, errors: Baseline) -> None:
@@ -131,6 +134,7 @@ class Labels:
         harmful = np.array([one.signal.group in HARMFUL for one in self.questions.indicators])
         farther = settings.drift_label_floor - settings.label_floor
         floor = np.where(harmful, settings.flip_floor, settings.label_floor)
+        floor[[text == WRONG_OF_FLIPPED for text in self._texts]] = OF_FLIPPED_FLOOR
         # The same bets, against a nearer and a farther null: their memory is one.
         self._calm, self._drift = (
             Shift(errors, floor + more, settings.shares, thetas=THETAS) for more in (0.0, farther)
@@ -228,7 +232,8 @@ class Labels:
             self._put(self._names[code], self._profile(facts[:, of], labels[of] != facts[0, of]))
 
     def _profile(self, facts: Codes, wrong: Bools) -> Ints:
-        marks = np.stack((wrong, wrong & (facts[-1] > 0))) if self._flips else wrong[None]
+        flipped = facts[-1] > 0
+        marks = np.stack((wrong, wrong & flipped, flipped)) if self._flips else wrong[None]
         return self.questions.count(np.empty((0, wrong.size)), facts[:-1], marks)
 
     def _put(self, name: str, profile: Ints) -> None:
@@ -260,6 +265,8 @@ class Labels:
         profiles = {name: profile for name, profile in self._open.items() if name in shares}
         self._open, self._heard = {}, False
         start, end = self._block * self._settings.window, (self._block + 1) * self._settings.window
+        if profiles:
+            self._creep.note(start, np.sum(list(profiles.values()), axis=0), healthy=True)
         for name, profile in sorted(profiles.items()):
             version = self._versions.get(name)
             if version is None:
@@ -320,6 +327,10 @@ class Labels:
             msgspec.structs.replace(e, signs=(*e.signs, Sign.CONFINED)) if e.group in confined else e for e in found
         ]
 
+    def is_slow(self, evidence: Evidence) -> bool:
+        """Was the effect on an error rate reached over days, over all versions?"""
+        return self._creep.is_slow(self._texts.index(evidence.subjects[0].indicator), evidence.effect)
+
     def heard(self, name: str, found: list[Evidence]) -> list[Evidence]:
         """The same evidence on a version, with the sign that few sources claim its errors where that is so."""
         return [
@@ -360,7 +371,7 @@ class Labels:
 
     def evidence_on_all(self, model: str) -> list[Evidence]:
         """Evidence on the feedback, and on the reference's error rate: it concerns no version."""
-        found = [self._of_sources(model)] if self.sources.labels else []
+        found = [self.accused.evidence(model)] if self.sources.labels else []
         if not self._believed.unfit:
             return found
         expected, rate = (
@@ -385,69 +396,14 @@ class Labels:
             ),
         ]
 
-    def _of_sources(self, model: str) -> Evidence:
-        """Evidence that sources give labels that no honest source would give."""
-        accused = self.sources.accusations(affected=False)
-        first = accused[0] if accused else None
-        effect = 0.0
-        if first is not None:
-            odds = logit(np.array([first.rate, first.expected]))
-            effect = float(odds[0] - odds[1])
-        return Evidence(
-            model=model,
-            model_version=None,
-            group=SOURCES,
-            signal=SOURCES,
-            log_e=max(self.sources.log_e(), LOG_ZERO),
-            effect=effect,
-            floor=SOURCES_FLOOR,
-            n=first.labels if first is not None else 0,
-            onset=first.onset if first is not None else 0.0,
-            subjects=tuple(
-                Subject(indicator=party.source, signal=party.kind, rate=party.rate, expected=party.expected)
-                for party in accused[:MOST_SUBJECTS]
-            ),
-        )
-
-    def accusations(self) -> tuple[Accusation, ...]:
-        """Sources whose labels must not reach retraining: those not told yet, or with twice as many labels since."""
-        names = (*self._outcome.values, "(rare)", "(unseen)")
-        known = self.sources.accusations(affected=False)
-        told = {party.source: party.labels for party in known if party.labels >= 2 * self._told.get(party.source, 0)}
-        if not told:
-            return ()
-        self._told |= told
-        if len(self._told) > MOST_TOLD:
-            accused = {party.source for party in known}
-            self._told = {name: labels for name, labels in self._told.items() if name in accused}
-        return tuple(
-            Accusation(
-                source=party.source,
-                kind=party.kind,
-                members=party.members,
-                labels=party.labels,
-                disagreements=party.disagreements,
-                expected=party.expected,
-                rate=party.rate,
-                predicted=names[party.direction[0]] if party.direction is not None else "",
-                label=names[party.direction[1]] if party.direction is not None else "",
-                log_e=party.log_e,
-                onset=party.onset,
-                first=party.first,
-                last=party.last,
-                prediction_ids=party.prediction_ids,
-            )
-            for party in self.sources.accusations()
-            if party.source in told
-        )
-
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
         return {
             "waiting": self._waiting.state(),
             "sources": self.sources.state(),
-            "told": dict(self._told),
+            "told": self.accused.state(),
             "claims": self._claims.state(),
+            "creep": self._creep.state(),
             "names": list(self._names),
             "matched": self.matched,
             "unmatched": dict(self.unmatched),
@@ -466,8 +422,9 @@ class Labels:
         """Take up a saved state."""
         self._waiting.restore(state["waiting"])
         self.sources.restore(state["sources"])
-        self._told = dict(state["told"])
+        self.accused.restore(state["told"])
         self._claims.restore(state["claims"])
+        self._creep.restore(state["creep"])
         self._names = list(state["names"])
         self.matched = state["matched"]
         self.unmatched = dict(state["unmatched"])
@@ -484,7 +441,9 @@ class Labels:
 
 
 def _slice_of(questions: Questions, indicator: Indicator) -> tuple[int, int]:
-    """Row and code of the predictions that an indicator asks about; a negative row for all of them."""
+    """Row and code of the predictions that an indicator asks about: a negative row for all, the last one for the flipped."""
+    if indicator.signal.name == WRONG_OF_FLIPPED:
+        return len(questions.code_columns), 1
     for row in range(len(questions.code_columns)):
         place = questions.code_place(row)
         if place.start <= indicator.asked < place.stop:

@@ -40,7 +40,7 @@ from poisonwatch.profile.window import Window, Windows
 from poisonwatch.types import OTHER_VERSIONS, Evidence, Report, Sign, VersionFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.baseline import Baseline
@@ -252,7 +252,7 @@ class Monitor:
             versions=tuple(_facts(name, version, self._traffic) for name, version in self._versions.items()),
             retired=retired,
             evidence=(*self.evidence_on_log(), *(e for v in self._versions.values() for e in v.evidence)),
-            accusations=self.labels.accusations(),
+            accusations=self.labels.accused.news(),
         )
 
     def _capped(self, window: Window) -> dict[str, Ints]:
@@ -299,7 +299,7 @@ class Monitor:
         shift = self._shift(name, version)
         found = collect(self.model, name, version.memory, shift.bets, self._texts, self._baseline.rate, shift.floor)
         found = [self._dated(e, version) for e in found]
-        found += self.labels.evidence(self.model, name)
+        found += [self._slow(e, version, self.labels.is_slow) for e in self.labels.evidence(self.model, name)]
         found += self._pairs.evidence(self.model, name, self._traffic.stable)
         found += self._shadows.evidence(self.model, name, self._traffic.stable)
         return with_signs(self.labels.heard(name, found))
@@ -307,15 +307,19 @@ class Monitor:
     def _dated(self, evidence: Evidence, version: _Version) -> Evidence:
         """The evidence with what its past says: since when by another method, and whether it came slowly."""
         onset = version.past.onset(evidence, self._places)
-        slow = version.past.is_slow(
+        if onset is not None:
+            evidence = msgspec.structs.replace(evidence, second_onset=onset)
+        return self._slow(
             evidence,
-            int(version.judged // DAY),
+            version,
             lambda e: self._creep.is_slow(self._texts.index(e.subjects[0].indicator), e.effect),
         )
-        if onset is None and not slow:
+
+    def _slow(self, evidence: Evidence, version: _Version, judge: Callable[[Evidence], bool]) -> Evidence:
+        """The evidence with the sign that its effect was reached over days, where that is so."""
+        if not version.past.is_slow(evidence, int(version.judged // DAY), judge):
             return evidence
-        signs = (*evidence.signs, Sign.SLOW) if slow else evidence.signs
-        return msgspec.structs.replace(evidence, second_onset=onset, signs=signs)
+        return msgspec.structs.replace(evidence, signs=(*evidence.signs, Sign.SLOW))
 
     def _distances(self, version: _Version) -> dict[str, dict[str, float]]:
         recent = np.sum(np.array(version.recent), axis=0)

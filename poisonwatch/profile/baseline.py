@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poisonwatch.profile.indicators import overall_of
+from poisonwatch.profile.indicators import FLIPS, SLICE_FLIPS, overall_of
 from poisonwatch.profile.odds import expit, log_odds_gap, logit
 from poisonwatch.profile.season import Blocks, History, Season
 
@@ -38,6 +38,12 @@ FEWEST_A_DAY = 10
 
 FEWEST_BLOCKS = 20
 """Blocks of time that a reference must have before its design effect is measured."""
+
+CELL_Z = 2.0
+"""The same for a cell: cells err independently, so that over a day most of their error cancels."""
+
+FLIPS_Z = 2.0
+"""The same for flips, whose effect floor leaves room for more than the reference's error."""
 
 PRIOR = 500.0
 """Predictions that the whole day's rate weighs in every cell, at most."""
@@ -147,7 +153,9 @@ def describe_history(
     ]
     effect, noise = (np.concatenate(arrays) for arrays in zip(*measured, strict=True))
     asked, yes = counts[questions.asked], counts[questions.yes]
-    low, high = _bounds(asked / effect, yes / effect, REFERENCE_ERROR_Z)
+    flips = np.array([signal.group in {FLIPS, SLICE_FLIPS} for signal in questions.signals], np.bool_)
+    z = np.where(flips[questions.signal_of], FLIPS_Z, REFERENCE_ERROR_Z)
+    low, high = _bounds(asked / effect, yes / effect, z)
     season = None
     if history.cells.shape[0] > 1:
         part = history.cells[:, :1] / max(int(raw[0]), 1)
@@ -190,7 +198,7 @@ def describe_errors(questions: Questions, counts: Ints, z: float = LABELS_Z) -> 
     )
 
 
-def _bounds(asked: Floats, yes: Floats, z: float) -> tuple[Floats, Floats]:
+def _bounds(asked: Floats, yes: Floats, z: Floats | float) -> tuple[Floats, Floats]:
     """Log-odds of the Beta quantiles (Clopper, Pearson 1934) at `z` on either side."""
     from scipy.special import betaincinv, ndtr  # noqa: PLC0415 - only who learns a reference pays for SciPy
 
@@ -220,7 +228,7 @@ def _season(asked: Floats, yes: Floats) -> Season:
     level = (spread <= chdtri(free, 0.05)) & (error <= NEGLIGIBLE)
     asked = np.where(level, total, asked + prior)
     yes = np.where(level, total * mean, yes + prior * mean)
-    low, high = _bounds(asked, yes, REFERENCE_ERROR_Z)
+    low, high = _bounds(asked, yes, CELL_Z)
     return Season(yes / asked, low, high)
 
 

@@ -48,6 +48,8 @@ REJECTED = "rejected"
 FLIPPED, UNSURE, WRONG, FLIPPED_AND_WRONG = "flipped", "unsure", "wrong", "flipped and wrong"
 """Marks: the surrogate says another class; the confidence is low for this model; the label says otherwise; both do."""
 
+WRONG_OF_FLIPPED = "wrong, of those flipped"
+
 SURPRISE, OUTLIER = "surprise", "outlier"
 """Derived rows of numbers."""
 
@@ -242,26 +244,33 @@ def sliced_rows(schema: Schema) -> tuple[int, ...]:
 def ask_errors(schema: Schema, *, flips: bool) -> Questions:
     """The questions asked of predictions whose label is known: was it wrong, overall, by class, by slice?
 
-    Codes are those of `sliced_rows`. With `flips` a second mark asks whether it was flipped and wrong: an honest retraining
-    flips as well, but it is about as often right as wrong where it does.
+    Codes are those of `sliced_rows`. With `flips` it is also asked whether a prediction was flipped and wrong, and how many of
+    the flipped ones were wrong: an honest retraining flips as well, but it is about as often right as wrong where it does.
     """
     columns = tuple(code_rows(schema)[row] for row in sliced_rows(schema))
     starts = np.cumsum([0, *(code_count(column) for column in columns)])
     none = np.empty((0, 0))
-    marks = (WRONG, FLIPPED_AND_WRONG) if flips else (WRONG,)
+    marks = (WRONG, FLIPPED_AND_WRONG, FLIPPED) if flips else (WRONG,)
+    places = [_marked_place(none, len(columns), int(starts[-1]), number) for number in range(len(marks))]
     indicators: list[Indicator] = []
-    for number, mark in enumerate(marks):
-        place = _marked_place(none, len(columns), int(starts[-1]), number)
+    for mark, place in zip(marks[:2], places, strict=False):
         indicators += _marked_indicators(mark, _MARK_GROUPS[mark], columns, range(len(columns)), starts, 1, place)
+    if flips:
+        signal = Signal(WRONG_OF_FLIPPED, HARMFUL_FLIPS)
+        indicators.append(Indicator(WRONG_OF_FLIPPED, signal, places[2], places[1], down=False))
     return _questions(indicators, (), none, columns, starts, marks)
 
 
 def overall_of(questions: Questions) -> Ints:
-    """For each indicator (j,) of `ask_errors`, the number of the one over all labels with the same mark."""
+    """For each indicator (j,) of `ask_errors`, the number of the one over all labels with the same mark.
+
+    The one that asks only of the flipped is its own.
+    """
     first = _marked_place(questions.cuts, len(questions.code_columns), questions.codes, 0)
     mark = (questions.yes - first) // (1 + questions.codes)
     overall = {int(mark[number]): number for number in np.flatnonzero(questions.asked == 0).tolist()}
-    return np.array([overall[number] for number in mark.tolist()], np.int64)
+    found = np.array([overall[number] for number in mark.tolist()], np.int64)
+    return np.where(questions.asked >= first, np.arange(found.size), found)
 
 
 def ask_lines() -> Questions:

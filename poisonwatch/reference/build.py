@@ -132,8 +132,11 @@ class _Counted:
             wrong = labels != batch.codes[0, of]
             np.add.at(self.confusion, (batch.codes[0, of] - 1, labels - 1), 1)
             facts = batch.codes[self._rows][:, of]
-            both = () if self._flipped is None else (wrong & batch.marks[self._flipped, of],)
-            self.labelled += self.errors.count(np.empty((0, of.size)), facts, np.stack((wrong, *both)))
+            marks = wrong[None]
+            if self._flipped is not None:
+                flipped = batch.marks[self._flipped, of]
+                marks = np.stack((wrong, wrong & flipped, flipped))
+            self.labelled += self.errors.count(np.empty((0, of.size)), facts, marks)
 
 
 def _conclude(
