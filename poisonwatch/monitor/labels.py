@@ -60,7 +60,7 @@ OVERALL_AND_SLICES = ((ERRORS, SLICE_ERRORS), (HARMFUL_FLIPS, SLICE_HARMFUL_FLIP
 CLAIMED = frozenset([ERRORS, SLICE_ERRORS, CANARY_ERRORS, *HARMFUL])
 """Groups of evidence that rest on what sources of labels claim."""
 
-OF_FLIPPED_FLOOR = 0.8
+OF_FLIPPED_FLOOR = 0.6
 """How much more often than in the reference flipped predictions may be wrong, in log-odds: by chance they are half the time."""
 
 STORE = 1 << 25
