@@ -120,11 +120,14 @@ def rounds(key: Ints) -> list[Ints]:
     """Positions (m,) split so that no part has a key twice, and equal keys keep their order from part to part."""
     order = np.argsort(key, kind="stable")
     lined = key[order]
-    first = np.flatnonzero(np.r_[True, lined[1:] != lined[:-1]]) if key.size else np.zeros(0, np.int64)
+    again = lined[1:] == lined[:-1]
+    if not again.any():
+        return [np.arange(key.size)] if key.size else []
+    first = np.flatnonzero(np.r_[True, ~again])
     rank = np.empty(key.size, np.int64)
     rank[order] = np.arange(key.size) - np.repeat(first, np.diff(np.r_[first, key.size]))
     by_rank = np.argsort(rank, kind="stable")
-    return np.split(by_rank, np.cumsum(np.bincount(rank))[:-1]) if key.size else []
+    return np.split(by_rank, np.cumsum(np.bincount(rank))[:-1])
 
 
 def fleiss_kappa(counts: Floats, weight: Floats) -> float:

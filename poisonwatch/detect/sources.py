@@ -153,7 +153,8 @@ class Sources:
         counts = np.ones(votes.time.size, np.bool_)
         named = np.flatnonzero(votes.source != "")
         while named.size:
-            take, named = np.split(named, [self._block - self._held])
+            room = self._block - self._held
+            take, named = named[:room], named[room:]
             counts[take] = self._advance(votes, take)
             if self._held == self._block:
                 self._close()
@@ -172,7 +173,8 @@ class Sources:
         ]
         self.labels += take.size
         self._held += take.size
-        of = np.repeat(np.arange(take.size), [len(slots) for slots in touched])
+        number = np.array([len(slots) for slots in touched])
+        of = np.repeat(np.arange(take.size), number)
         slot = np.array([s for slots in touched for s in slots], np.int64)
         source = np.array([slots[0] for slots in touched], np.int64)
         predicted, label = votes.predicted[take], votes.label[take]
@@ -186,22 +188,23 @@ class Sources:
         asked = np.ones((take.size, 4), np.bool_)
         asked[:, 3] = verdict >= 0
         yes = np.stack([wrong, wrong, wrong, (verdict != label) & (verdict >= 0)], axis=1)
+        of_label = list(zip(cells.tolist(), (verdict >= 0).tolist(), strict=True))
         row = np.array(
             [
-                p.row_of(s, c) if a else 0
-                for s, n in zip(slot.tolist(), of.tolist(), strict=True)
-                for c, a in zip(cells[n].tolist(), asked[n].tolist(), strict=True)
+                (*(p.row_of(s, c) for c in three), p.row_of(s, last) if voted else 0)
+                for slots, ((*three, last), voted) in zip(touched, of_label, strict=True)
+                for s in slots
             ],
             np.int64,
-        ).reshape(-1, 4)
+        )
         expected = self._expected(row, cells[of])
-        share = earned / np.bincount(of, minlength=take.size) / (4 * THETAS.size)
+        share = earned / number / (4 * THETAS.size)
         suspected = self._bet(slot, row, yes[of], expected, share[of], time[of])
         np.add.at(p.party["labels"], slot, 1)
         np.add.at(p.party["wrong"], slot, wrong[of])
         ids = votes.prediction_id[take]
         serial = np.zeros((take.size, MOST_ATTRIBUTES + 3), np.int64)
-        rank = np.arange(of.size) - np.repeat(np.cumsum(np.bincount(of)) - np.bincount(of), np.bincount(of))
+        rank = np.arange(of.size) - np.repeat(np.cumsum(number) - number, number)
         serial[of, rank] = p.party["serial"][slot]
         for ring, kept in ((self.contradicted, wrong), (self.confirmed, ~wrong)):
             ring.add(time[kept], votes.item[take][kept], predicted[kept], label[kept], serial[kept], ids[kept])
@@ -332,8 +335,6 @@ class Sources:
         for found in find_groups(time, item, label, serial):
             slots = np.array([slot_of[s] for s in found.tolist() if s in slot_of], np.int64)
             group = p.party["group"][slots]
-            if not (group == 0).any():
-                continue
             number = int(group[group > 0].min(initial=self._groups + 1))
             self._groups = max(self._groups, number)
             p.party["group"][slots[group == 0]] = number
