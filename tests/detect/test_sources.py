@@ -515,3 +515,12 @@ def test_three_labels_accuse_nobody_however_large_the_budget() -> None:
         bad = sources.parties.party["m"][sources.parties.find(0, "bad")]
         assert bad >= ACCUSED or n == 0
         assert bool(named(sources.accusations(), "source")) == (n == 3)
+
+
+def test_of_a_label_only_so_many_attributes_are_parties() -> None:
+    """The first eight of thirty, each once: what a label costs does not depend on who sent it."""
+    sources = fresh()
+    zero = np.zeros(1, np.int64)
+    attributes = tuple(f"a{n // 2}" for n in range(30))
+    sources.step(votes(np.zeros(1), ["s0"], zero, zero, zero, [attributes]))
+    assert [name for _, name in sources.parties.names] == ["s0", "a0", "a1", "a2", "a3"]
