@@ -17,6 +17,7 @@ import pytest
 from poisonwatch.cli import cli
 from poisonwatch.config import Config
 from poisonwatch.judge.budget import SHARES
+from poisonwatch.judge.cause import RULES
 from poisonwatch.sinks.prometheus import CATALOGUE
 
 if TYPE_CHECKING:
@@ -100,3 +101,12 @@ def test_shares_in_the_documentation_are_those_of_the_code() -> None:
     assert sum(SHARES.values()) == pytest.approx(1.0)
     told = sorted(float(share) for share in re.findall(r"^\| [^|]+ \| (0\.\d\d) \|", text, re.MULTILINE))
     assert told == sorted(SHARES.values())
+
+
+def test_every_rule_of_the_causes_is_documented() -> None:
+    """docs/detection.md has the table of causes, row by row in the order in which it is read."""
+    rows = ["| group | with | cause | |", "|---|---|---|---|"]
+    for rule in RULES:
+        marks = ", ".join(f"`{mark}`" for mark in sorted(map(str, rule.marks)))
+        rows.append(f"| {rule.group} | {marks} | `{rule.cause.value}` | {rule.severity.value} |")
+    _check(DOCS / "detection.md", "\n".join(rows) + "\n")
