@@ -435,7 +435,7 @@ def test_of_two_classes_one_explains_the_other() -> None:
 def test_flips_and_errors_count_only_when_they_rise() -> None:
     """A canary with fewer flips, or fewer errors, is no cause for concern."""
     flips = ask(SMALL, {"confidence": (0.5,), "features.amount": (0.0,)}, marks=(FLIPPED,))
-    for questions, group in ((flips, CANARY_FLIPS), (ask_errors(SMALL), CANARY_ERRORS)):
+    for questions, group in ((flips, CANARY_FLIPS), (ask_errors(SMALL, flips=True), CANARY_ERRORS)):
         watched = {signal: told for signal, told in concurrent(questions).items() if told == group}
         rates = np.full(len(questions.indicators), 0.1)
         detector = Canary(sharp(questions, rates), watched, {group: (0.2,)}, {group: 1.0}, 5, HOUR)

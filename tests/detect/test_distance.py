@@ -52,8 +52,6 @@ def test_numbers_have_the_distances_of_their_distributions() -> None:
         features=(),
         layout="none",
         confidence=False,
-        text=False,
-        embedding=False,
     )
     cuts = tuple(np.linspace(-1, 3, 401).tolist())
     questions = ask(schema, {"prediction": cuts})

@@ -82,10 +82,8 @@ def learned_of(whole: Batch, errors: tuple[int, int] = (2000, 200)) -> Learned:
     asked = ask_errors(SMALL, flips=True)
     facts = np.resize(np.array([[1, 2], [1, 2]], np.int32), (2, labels))
     is_wrong = np.arange(labels) < wrong
-    marks = np.stack(
-        (is_wrong, is_wrong & (np.arange(labels) // 2 % 2 == 0))
-    )  # the answers are drawn: half are flipped
-    of_errors = asked.count(np.empty((0, labels)), facts, marks)
+    flipped = np.arange(labels) // 2 % 2 == 0  # the answers are drawn: half are flipped
+    of_errors = asked.count(np.empty((0, labels)), facts, np.stack((is_wrong, is_wrong & flipped, flipped)))
     confusion = np.zeros((CLASSES, CLASSES), np.int64)
     confusion[0, 0] = confusion[1, 1] = (labels - wrong) // 2
     confusion[0, 1] = confusion[1, 0] = wrong // 2
