@@ -123,3 +123,11 @@ def test_dawid_skene_takes_the_steps_of_the_paper() -> None:
     assert confusion == pytest.approx(table, abs=1e-9)
     majority = np.array([np.bincount(vote[item == i], minlength=classes).argmax() for i in range(items)])
     assert (found.argmax(axis=1) == truth).sum() > (majority == truth).sum()
+
+
+def test_votes_that_are_not_trusted_make_no_majority() -> None:
+    """Two of them before the third vote say nothing; two that are trusted do, whatever three others say."""
+    agreement = Agreement(3, 64)
+    item, yes = np.zeros(8, np.uint64) + 5, np.array([False, False, True, False, True, True, True, True])
+    votes = np.array([1, 1, 0, 1, 0, 2, 1, 1])
+    assert agreement.add(item, np.arange(8), votes, yes).tolist() == [-1, -1, -1, -1, -1, 0, 0, -1]

@@ -22,9 +22,9 @@ def crowd(seed: int, capacity: int, of_each: int) -> tuple[Parties, np.ndarray[t
             parties.evidence[row] = slot
             parties.own[row] = cell
         parties.party["m"][slot] = rng.integers(20) / 10
-        parties.party["suspected"][slot] = rng.random() < 0.2
+        parties.party["suspected"][slot] = rng.random() < (0.2, 0.75)[seed % 2]
         parties.party["accused"][slot] = rng.random() < 0.1
-    return parties, rng.random(len(parties)) < 0.5
+    return parties, rng.random(len(parties)) < (0.5, 0.9)[seed % 2]
 
 
 @pytest.mark.parametrize("seed", range(5))
