@@ -67,7 +67,9 @@ class Believed:
                 self._settle()
             return True
         if self.unfit:
-            few = self.labels[questions.asked] < FEWEST
+            # Those over all labels have shown theirs; two of them share a place, which must not be counted on alone.
+            by_slice = overall_of(questions) != np.arange(questions.asked.size)
+            few = by_slice & (self.labels[questions.asked] < FEWEST)
             for places in (questions.asked[few], questions.yes[few]):
                 self.labels[places] += profile[places]
             if (self.labels[questions.asked[few]] >= FEWEST).any():
