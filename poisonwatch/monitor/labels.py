@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from poisonwatch.detect.claims import HELD as CLAIMS_HELD
 from poisonwatch.detect.claims import Claims, lowest_rate
 from poisonwatch.detect.creep import Creep
-from poisonwatch.detect.evidence import collect
+from poisonwatch.detect.evidence import EQUAL, collect
 from poisonwatch.detect.kernel import Memory
 from poisonwatch.detect.shift import Shift
 from poisonwatch.detect.sources import Sources, Votes
@@ -35,6 +36,7 @@ from poisonwatch.profile.indicators import (
     WRONG,
     WRONG_OF_FLIPPED,
     class_codes,
+    overall_of,
     sliced_rows,
     unseen_code,
 )
@@ -46,6 +48,7 @@ from poisonwatch.types import OTHER_VERSIONS, Evidence, Sign, Subject
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from poisonwatch.detect.kernel import Bets
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.baseline import Baseline
     from poisonwatch.profile.indicators import Indicator, Questions
@@ -94,6 +97,25 @@ class _OfVersion:
     totals: Ints
 
 
+class _Held(NamedTuple):
+    """Labels that came with predictions: their profile (size,), and of the newest times (m,), facts (f, m) and errors (m,)."""
+
+    profile: Ints
+    time: Floats
+    facts: Codes
+    wrong: Bools
+
+    def and_then(self, later: _Held) -> _Held:
+        """These and later ones; of each no more than are remembered anyway."""
+        newest = slice(-CLAIMS_HELD, None)
+        return _Held(
+            self.profile + later.profile,
+            np.concatenate((self.time, later.time))[newest],
+            np.concatenate((self.facts, later.facts), axis=1)[:, newest],
+            np.concatenate((self.wrong, later.wrong))[newest],
+        )
+
+
 class Labels:
     """Everything about the labels of one model.
 
@@ -110,6 +132,7 @@ class Labels:
         self._flips = FLIPPED_AND_WRONG in self.questions.marks
         self._texts = tuple(indicator.text for indicator in self.questions.indicators)
         self._overall = self._texts.index(WRONG)
+        self._overall_of = overall_of(self.questions)
         self._rows = np.array(sliced_rows(schema), np.int64)
         self._outcome = schema.outcome
         self._codes_of = class_codes(schema.outcome)
@@ -121,7 +144,7 @@ class Labels:
         self._names: list[str] = []
         self._versions: dict[str, _OfVersion] = {}
         self._believed = Believed(errors, self._overall, settings.known)
-        self._held: dict[tuple[int, str], Ints] = {}
+        self._held: dict[tuple[int, str], _Held] = {}
         self._open: dict[str, Ints] = {}
         self._heard = False
         self._block = -math.inf
@@ -177,14 +200,19 @@ class Labels:
         for which, code in np.unique(np.stack((number, version)), axis=1).T.tolist():
             of = np.flatnonzero((number == which) & (version == code))
             key = which, batch.versions[code]
-            profile = self._profile(facts[:, of], wrong[of])
-            self._held[key] = self._held[key] + profile if key in self._held else profile
+            held = _Held(self._profile(facts[:, of], wrong[of]), batch.time[with_label[of]], facts[:, of], wrong[of])
+            self._held[key] = self._held[key].and_then(held) if key in self._held else held
 
     def release(self, start: float) -> None:
         """Let the labels that came with the predictions of the window that began at `start` count."""
         number = round(start / self._settings.window)
-        for key in [key for key in self._held if key[0] == number]:
-            self._put(key[1], self._held.pop(key))
+        # By name: in which order a batch meets its versions depends on how the log was chopped.
+        for key in sorted(key for key in self._held if key[0] == number):
+            held, name = self._held.pop(key), key[1]
+            self._put(name, held.profile)
+            count = held.time.size
+            version, nobody = np.full(count, self._code_of(name), np.int32), np.full(count, "", np.object_)
+            self._claims.note(held.time, version, held.facts, held.wrong, nobody)
             self._heard = True
             self._block = max(self._block, float(number))
 
@@ -320,7 +348,7 @@ class Labels:
         confined = {
             group
             for pair in OVERALL_AND_SLICES
-            if any(e.log_e >= 0 for e in found if e.group in pair) and self._is_confined(memory, *pair)
+            if any(e.log_e >= 0 for e in found if e.group in pair) and self._is_confined(memory, pair[1])
             for group in pair
         }
         return [
@@ -350,24 +378,25 @@ class Labels:
         odds = logit(np.array([lowest_rate(wrong, labels), first.expected]))
         return float(odds[0] - odds[1]) < evidence.floor
 
-    def _is_confined(self, memory: Memory, overall: str, by_slice: str) -> bool:
-        """Is nothing left of the rise over all labels without the slice that rose most?"""
+    def _is_confined(self, memory: Memory, by_slice: str) -> bool:
+        """Is nothing left of the rise over all labels without one of the slices whose evidence is the strongest?
+
+        Of what has gone on for long many slices' evidence is equal: no evidence grows beyond a cap. The rise over all is
+        not the group's strongest indicator, which may be a class or the flipped ones, of which no slice is a part.
+        """
         bets = self._calm.bets
         if by_slice not in bets.groups:
             return False
-        all_, of = self._since_onset(memory, bets.of_group(bets.groups.index(overall)))
-        one, _ = self._since_onset(memory, bets.of_group(bets.groups.index(by_slice)))
+        of_group = bets.of_group(bets.groups.index(by_slice))
+        log_m = memory.log_m[of_group]
+        risen = of_group.start + np.flatnonzero(log_m >= log_m.max() - EQUAL)
+        of = self._overall_of[bets.indicator[risen[0]]]
+        over = np.flatnonzero(bets.indicator == of)
+        one, all_ = _since_onset(memory, bets, risen), _since_onset(memory, bets, over[[np.argmax(memory.log_m[over])]])
         asked, wrong = np.maximum(all_ - one, 0.0)
         expected = self._believed.baseline.rate[of]
-        rest = logit(np.array([(wrong + expected) / (asked + 1), expected]))
-        return bool(one[0]) and float(rest[0] - rest[1]) < self._calm.floor[of]
-
-    def _since_onset(self, memory: Memory, group: slice) -> tuple[Floats, int]:
-        """Labels and wrong ones (2,) of the strongest indicator of a group since its onset, and its number."""
-        best = group.start + int(np.argmax(memory.log_m[group]))
-        of = self._calm.bets.indicator[best]
-        asked, yes = memory.asked[0, of] - memory.asked_before[0, best], memory.yes[0, of] - memory.yes_before[0, best]
-        return np.array([asked, yes]), int(of)
+        rest = logit((wrong + expected) / (asked + 1)) - logit(expected)
+        return bool(((one[0] > 0) & (rest < self._calm.floor[of])).any())
 
     def evidence_on_all(self, model: str) -> list[Evidence]:
         """Evidence on the feedback, and on the reference's error rate: it concerns no version."""
@@ -411,7 +440,7 @@ class Labels:
             "block": self._block,
             "heard": self._heard,
             "open": dict(self._open),
-            "held": [{"which": list(which), "profile": profile} for which, profile in self._held.items()],
+            "held": [{"which": list(which), "labels": held._asdict()} for which, held in self._held.items()],
             "versions": {
                 name: {"judged": version.judged, "memory": version.memory.state(), "totals": version.totals}
                 for name, version in self._versions.items()
@@ -433,11 +462,18 @@ class Labels:
         self._block = state["block"]
         self._heard = state["heard"]
         self._open = dict(state["open"])
-        self._held = {(held["which"][0], held["which"][1]): held["profile"] for held in state["held"]}
+        self._held = {(held["which"][0], held["which"][1]): _Held(**held["labels"]) for held in state["held"]}
         self._versions = {
             name: _OfVersion(**{**saved, "memory": Memory(**saved["memory"])})
             for name, saved in state["versions"].items()
         }
+
+
+def _since_onset(memory: Memory, bets: Bets, chosen: Ints) -> Floats:
+    """Labels and wrong ones (2, m) of the indicators of chosen bets (m,) since each bet's onset."""
+    of = bets.indicator[chosen]
+    asked, yes = memory.asked[0, of] - memory.asked_before[0, chosen], memory.yes[0, of] - memory.yes_before[0, chosen]
+    return np.stack((asked, yes))
 
 
 def _slice_of(questions: Questions, indicator: Indicator) -> tuple[int, int]:

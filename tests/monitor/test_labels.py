@@ -20,7 +20,7 @@ from poisonwatch.profile.baseline import describe, describe_errors
 from poisonwatch.profile.enrich import Enrichment
 from poisonwatch.profile.indicators import ERRORS, SHADOW, SLICE_ERRORS, SOURCES, ask, ask_errors
 from poisonwatch.profile.odds import expit, logit
-from poisonwatch.types import Batch, Column, Evidence, Report, Sign
+from poisonwatch.types import Batch, Column, Evidence, Feedback, Report, Sign
 from tests.monitor.small import (
     DAY,
     DETECTION,
@@ -131,6 +131,41 @@ def test_errors_of_one_slice_are_named_and_confined() -> None:
     found = firing(reports, SLICE_ERRORS)
     assert found[0][1].subjects[0].indicator == "wrong where features.country = fr"
     assert Sign.CONFINED in found[-1][1].signs
+
+
+def test_a_rise_that_is_strongest_in_a_class_is_not_confined_to_a_slice_larger_than_the_class() -> None:
+    """Three answers in twenty are spam, of which most turn wrong, and all else errs twice as often: also outside of Germany.
+
+    The six tenths that come from Germany hold more labels, and more wrong ones, than spam does, and are no part of it.
+    """
+    monitor = watching()
+    rng = np.random.default_rng(17)
+    before, after = answered(17, 800, 0.05), answered(18, 1500, 0.0, START + SPACING * 800)
+    after.codes[0] = np.where(rng.random(1500) < 0.15, 2, 1)
+    after.codes[1] = np.where(rng.random(1500) < 0.6, 1, 2)
+    wrong = rng.random(1500) < np.where(after.codes[0] == 2, 0.95, 0.10)
+    after.labels[:] = np.array(["", "ham", "spam"], np.object_)[np.where(wrong, 3 - after.codes[0], after.codes[0])]
+    reports = reports_of(monitor, [before, after])
+    found = firing(reports, ERRORS)
+    assert found[0][1].subjects[0].indicator == "wrong where prediction = spam"
+    assert firing(reports, SLICE_ERRORS)[0][1].subjects[0].indicator == "wrong where features.country = de"
+    assert not [e for _, e in found if Sign.CONFINED in e.signs]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_errors_that_labels_without_a_source_show_are_no_claim_of_few(named: bool) -> None:
+    """Labels that come with the predictions are nobody's claim; the same from one source are the claim of one."""
+    monitor = watching()
+    drawn = answered(19, 1200, 0.05)
+    later = answered(20, 600, 0.5, START + SPACING * 1200)
+    pieces: list[Batch | Feedback] = [drawn, later]
+    if named:
+        said = later.labels.copy()
+        later.labels[:] = ""
+        pieces += [labels(later.time + 600.0, later.ids, said, ["s"] * 600)]
+    found = [e for _, e in firing(reports_of(monitor, pieces) + list(monitor.flush(0.0)), ERRORS)]
+    assert found
+    assert {Sign.FEW_SOURCES in e.signs for e in found} == {named}
 
 
 def test_without_labels_in_the_reference_errors_are_counted_and_not_judged() -> None:
