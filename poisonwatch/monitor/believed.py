@@ -28,6 +28,9 @@ FIRST = 300
 FIRST_Z = 1.0
 """Standard errors of the first labels' rate that the null allows for, beside the effect floor."""
 
+NOISE = 0.05
+"""Errors in excess of the reference that its sources' own mistakes explain; beyond, it is the reference that is wrong."""
+
 FEWEST = 40
 """Labels that a slice must have had before it is judged under an unfit reference."""
 
@@ -85,7 +88,9 @@ class Believed:
         questions, reference = self.reference.questions, self.reference
         of = overall_of(questions)
         strict = describe_errors(questions, self.labels, LABELS_Z)
-        self.unfit = self.unfit or bool(strict.low[self._overall] > reference.high[self._overall])
+        refuted = strict.low[self._overall] > reference.high[self._overall]
+        excess = strict.rate[self._overall] - reference.rate[self._overall]
+        self.unfit = self.unfit or bool(refuted and excess > NOISE)
         if self.unfit:
             asked: Floats = self.labels[questions.asked].astype(np.float64)
             few = asked < FEWEST

@@ -222,16 +222,16 @@ def test_honest_months_keep_to_the_budget(noise: float, training: bool) -> None:
 
     Where the nulls hold, the evidence has a mean of at most the groups' share of the budget after a month, and reaches one
     budget at some time in at most that share of the months (Ville): 13 %, 5.2 of 40, plus four standard errors of 2.1.
-    Training labels of 1.2 % errors are refuted where 10 of the first 300 are wrong, with 14.4 expected: in all but 8.5 %, at
-    most 11 of 40 with four standard errors. Noise makes that more.
+    Training labels of 1.2 % errors are called unfit where more than 6.2 % of the first 300 are wrong, 19 or more. With true errors
+    of 4.8 % and labels wrong in 5 % of the cases 28.0 are expected (sd 5.0): in all but 3 %, at most 7 of 40 with four errors.
     """
     runs = [month(seed, RATES / 4 if training else RATES, noise) for seed in range(40)]
     last = np.array([found[-1] for _, found in runs])
     reached = sum(max(found) >= 1 for _, found in runs)
     assert reached <= 40 * ASKED_FOR + 4 * math.sqrt(40 * ASKED_FOR * (1 - ASKED_FOR))
     assert np.minimum(last, 1).mean() <= ASKED_FOR + 4 * math.sqrt(ASKED_FOR / 40)
-    if training:
-        assert sum(believed.unfit for believed, _ in runs) >= 29
+    if training and noise == 0.05:
+        assert sum(believed.unfit for believed, _ in runs) >= 33
 
 
 def needed(baseline: Baseline, of: int, rate: float, share: float, seen: float) -> float:
