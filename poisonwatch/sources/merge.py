@@ -186,10 +186,11 @@ class Merge:
                 until = self._bound(lanes)
                 taken = [found for lane in lanes if (found := lane.take(until)) is not None]
             else:
-                # It has no more: its last records go, after those of earlier logs that are as old.
-                upto = math.nextafter(float(behind.clocks[-1]), math.inf)
-                first = lanes[: lanes.index(behind) + 1]
-                taken = [found for lane in first if (found := lane.take(upto)) is not None]
+                # It has no more: its last records go, with all that are older and those of earlier logs that are as old.
+                last, place = float(behind.clocks[-1]), lanes.index(behind)
+                upto = [math.nextafter(last, math.inf) if number <= place else last for number in range(len(lanes))]
+                given = map(Lane.take, lanes, upto)
+                taken = [found for found in given if found is not None]
         return pieces + list(_in_order(taken, self._grain))
 
     def _bound(self, lanes: list[Lane]) -> float:

@@ -126,6 +126,21 @@ def test_merging_is_sorting_by_running_clocks(
     assert not merge.holding
 
 
+@given(first=TIMES, second=TIMES, cuts=st.tuples(CUTS, CUTS), grain=st.sampled_from([2.0, 5.0, 60.0]))
+def test_logs_of_predictions_are_sorted_within_a_span_too(
+    first: list[float], second: list[float], cuts: tuple[list[int], list[int]], grain: float
+) -> None:
+    """Predictions do not change places however long the spans are, and where one log ends within a span."""
+    logs = [("a", first), ("b", second)]
+    merge = Merge([lane(n, log(t, name=n), of, confirm=True) for (n, t), of in zip(logs, cuts, strict=True)], grain)
+    keyed = [
+        (max(times[: n + 1]), place, n, f"{name}{n}")
+        for place, (name, times) in enumerate(logs)
+        for n in range(len(times))
+    ]
+    assert names(merge) == [name for *_, name in sorted(keyed)]
+
+
 MODELS = st.lists(st.tuples(st.integers(0, 40).map(float), st.sampled_from(["m", "other"])), max_size=14)
 
 
