@@ -162,7 +162,7 @@ def describe_history(
         cells = np.maximum(history.cells + part * (counts - raw), 0.0)
         # A correction spread over the cells may leave a cell fewer that were asked than said yes.
         of_cells = cells[:, questions.asked]
-        season = _season(of_cells / effect, np.minimum(cells[:, questions.yes], of_cells) / effect)
+        season = _season(of_cells / effect, np.minimum(cells[:, questions.yes], of_cells) / effect, z)
     return Baseline(
         questions=questions,
         counts=counts,
@@ -209,8 +209,10 @@ def _bounds(asked: Floats, yes: Floats, z: Floats | float) -> tuple[Floats, Floa
     return logit(low), logit(high)
 
 
-def _season(asked: Floats, yes: Floats) -> Season:
+def _season(asked: Floats, yes: Floats, z: Floats) -> Season:
     """Cells from effective counts (k, j), shrunk to the whole day's rate by as much as the cells resemble each other.
+
+    `z` (j,) is what the whole day's bounds allow for; cells that are the whole day's err together and allow for the same.
 
     With rates of cells spread by s around p, a cell's prior is p (1 - p) / s^2 predictions (the beta distribution of that
     spread; Efron, Morris 1975), from an upper bound on s, so that a cell off the mean is not dragged out of its bounds.
@@ -228,7 +230,7 @@ def _season(asked: Floats, yes: Floats) -> Season:
     level = (spread <= chdtri(free, 0.05)) & (error <= NEGLIGIBLE)
     asked = np.where(level, total, asked + prior)
     yes = np.where(level, total * mean, yes + prior * mean)
-    low, high = _bounds(asked, yes, CELL_Z)
+    low, high = _bounds(asked, yes, np.where(level, z, CELL_Z))
     return Season(yes / asked, low, high)
 
 

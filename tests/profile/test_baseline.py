@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtr
-from scipy.stats import binom, chi2
+from scipy.stats import beta, binom, chi2
 
 from poisonwatch.profile.baseline import (
+    CELL_Z,
     DEFAULT_DAY_NOISE,
     FEWEST_BLOCKS,
     FEWEST_DAYS,
+    FLIPS_Z,
     LABELS_PRIOR,
     LABELS_Z,
     QUANTILES,
@@ -28,10 +30,20 @@ from poisonwatch.profile.baseline import (
     describe_errors,
     describe_history,
 )
-from poisonwatch.profile.indicators import ask_lines
+from poisonwatch.profile.indicators import (
+    FLIPPED,
+    FLIPPED_AND_WRONG,
+    FLIPS,
+    SLICE_FLIPS,
+    WRONG,
+    WRONG_OF_FLIPPED,
+    ask,
+    ask_errors,
+    ask_lines,
+)
 from poisonwatch.profile.odds import expit, log_odds_gap, logit
 from poisonwatch.profile.season import DAY, SLOT, Tally, cell_of
-from tests.streams import small_batch, small_questions
+from tests.streams import SMALL, small_batch, small_questions
 
 if TYPE_CHECKING:
     from poisonwatch.types import Floats, Ints
@@ -300,7 +312,7 @@ def test_cells_hold_the_truth_as_often_as_bounds_say(n: int) -> None:
         assert season is not None
         truth = logit(np.array([0.3])) + CYCLE
         missed += int(((season.low[:, 0] > truth) | (truth > season.high[:, 0])).sum())
-    assert missed <= binom.ppf(1 - FAR, 20 * 24, 2 * ndtr(-REFERENCE_ERROR_Z))
+    assert missed <= binom.ppf(1 - FAR, 20 * 24, 2 * ndtr(-CELL_Z))
 
 
 def test_cells_are_the_sharper_the_more_they_resemble_each_other() -> None:
@@ -312,7 +324,7 @@ def test_cells_are_the_sharper_the_more_they_resemble_each_other() -> None:
     )
     assert flat is not None
     assert steep is not None
-    alone = 2 * REFERENCE_ERROR_Z / np.sqrt(n * 0.21)
+    alone = 2 * CELL_Z / np.sqrt(n * 0.21)
     assert np.median(flat.high - flat.low) < 0.75 * alone
     middle = np.abs(CYCLE) < 0.5
     assert np.median((steep.high - steep.low)[middle]) == pytest.approx(alone, rel=0.25)
@@ -328,7 +340,8 @@ def test_hours_that_are_alike_are_as_sharp_as_the_whole_day() -> None:
     for _ in range(40):
         found = describe_history(ONE, tally_of(rng, np.zeros(7), 200, 0 * CYCLE).history())
         assert found.season is not None
-        apart += not np.allclose(found.season.high[:, 0], found.high[0], atol=1e-3)
+        hours, day = ([bounds.low, bounds.high] for bounds in (found.season, found))
+        apart += not np.allclose(hours, np.array(day)[:, None], atol=1e-3)
     assert apart <= binom.ppf(1 - FAR, 40, 0.05)
     found = describe_history(ONE, tally_of(rng, np.zeros(7), 200, CYCLE / 12).history())
     assert found.season is not None
@@ -422,30 +435,80 @@ def test_what_windows_expect_adds_up() -> None:
 # Error rates
 
 
+@pytest.mark.parametrize("flips", [False, True])
 @pytest.mark.parametrize("n", [0, 8, 100, 3000])
-def test_slices_lean_on_the_overall_error_rate(n: int) -> None:
-    """A slice's rate is that of its labels and of fifty more at the overall rate; its bounds hold both, at z = 2."""
-    counts = np.array([5000, 500])
-    questions = dataclasses.replace(
-        ONE,
-        indicators=ONE.indicators * 2,
-        asked=np.array([0, 2]),
-        yes=np.array([1, 3]),
-        signal_of=np.zeros(2, np.int64),
-        sides=np.repeat(ONE.sides, 2, axis=0),
-    )
-    found = describe_errors(questions, np.concatenate((counts, [n, n // 4])), 0)
-    rate = (n // 4 + LABELS_PRIOR * 0.1) / (n + LABELS_PRIOR)
-    assert found.rate[1] == pytest.approx(rate, abs=0.01)
-    error = LABELS_Z / np.sqrt((n + LABELS_PRIOR) * rate * (1 - rate))
-    assert found.high[1] - logit(np.array([rate]))[0] == pytest.approx(error, rel=0.35)
-    assert logit(np.array([rate]))[0] - found.low[1] == pytest.approx(error, rel=0.35)
-    assert found.high[0] - found.low[0] == pytest.approx(2 * LABELS_Z / np.sqrt(5000 * 0.09), rel=0.02)
+def test_slices_lean_on_the_overall_error_rate(n: int, *, flips: bool) -> None:
+    """A slice's rate is that of its labels and of eight more at the overall rate of its mark; bounds hold both, at z = 2."""
+    questions = ask_errors(SMALL, flips=flips)
+    of = {indicator.text: number for number, indicator in enumerate(questions.indicators)}
+    counts = np.zeros(questions.size, np.int64)
+    counts[0] = 5000
+    for mark, part in ((WRONG, 4), *(((FLIPPED_AND_WRONG, 8),) if flips else ())):
+        overall, one = of[mark], of[f"{mark} where features.country = de"]
+        counts[questions.yes[overall]] = 2000 // part
+        counts[questions.asked[one]], counts[questions.yes[one]] = n, n // part
+    found = describe_errors(questions, counts)
+    for mark, part in ((WRONG, 4), *(((FLIPPED_AND_WRONG, 8),) if flips else ())):
+        overall, one = of[mark], of[f"{mark} where features.country = de"]
+        whole = (2000 / part + 0.5) / 5001
+        rate = (n // part + LABELS_PRIOR * whole) / (n + LABELS_PRIOR)
+        assert found.rate[overall] == pytest.approx(whole, abs=0.001)
+        assert found.rate[one] == pytest.approx(
+            (n // part + LABELS_PRIOR * whole + 0.5) / (n + LABELS_PRIOR + 1), abs=1e-3
+        )
+        # Each bound leaves the tail of z to the beta quantiles of the labels with the prior ones.
+        tail, yes, no = ndtr(-LABELS_Z), (n + LABELS_PRIOR) * rate, (n + LABELS_PRIOR) * (1 - rate)
+        assert expit(found.low[one : one + 1])[0] == pytest.approx(beta.ppf(tail, yes, no + 1), rel=0.01)
+        assert expit(found.high[one : one + 1])[0] == pytest.approx(beta.ppf(1 - tail, yes + 1, no), rel=0.01)
+        error = LABELS_Z / np.sqrt(5000 * whole * (1 - whole))
+        assert found.high[overall] - found.low[overall] == pytest.approx(2 * error, rel=0.02)
     assert (found.design_effect == 1).all()
     assert (found.day_noise == 0).all()
 
 
+@pytest.mark.parametrize("z", [0.5, 3.0])
+def test_bounds_of_error_rates_stand_at_the_z_asked_for(z: float) -> None:
+    """Of many labels each bound stands z standard errors from the rate (normal limit, within 2 %)."""
+    questions = ask_errors(SMALL, flips=False)
+    (overall,) = np.flatnonzero(questions.asked == 0)
+    counts = np.zeros(questions.size, np.int64)
+    counts[0], counts[questions.yes[overall]] = 40_000, 8_000
+    found = describe_errors(questions, counts, z)
+    error = z / np.sqrt(40_000 * 0.2 * 0.8)
+    assert found.high[overall] - found.low[overall] == pytest.approx(2 * error, rel=0.02)
+
+
+def test_those_flipped_are_asked_by_themselves() -> None:
+    """How many of the flipped were wrong leans on no other rate: without one flipped label nothing is known of it."""
+    questions = ask_errors(SMALL, flips=True)
+    (own,) = (number for number, one in enumerate(questions.indicators) if one.text == WRONG_OF_FLIPPED)
+    counts = np.zeros(questions.size, np.int64)
+    counts[0], counts[questions.yes[own]], counts[questions.asked[own]] = 5000, 0, 0
+    found = describe_errors(questions, counts)
+    assert expit(found.low[own : own + 1])[0] < 1e-6
+    assert expit(found.high[own : own + 1])[0] > 1 - 1e-6
+    counts[questions.yes[own]], counts[questions.asked[own]] = 30, 100
+    assert describe_errors(questions, counts).rate[own] == pytest.approx(30.5 / 101)
+
+
 # The whole
+
+
+def test_flips_allow_for_less_of_the_references_error() -> None:
+    """Bounds of flips stand at their own z, all others' at the usual one: beta quantiles of the same counts."""
+    questions = ask(SMALL, {"confidence": (), "features.amount": ()}, (), (FLIPPED,))
+    counts = np.zeros(questions.size, np.int64)
+    marked = np.array([indicator.signal.group in {FLIPS, SLICE_FLIPS} for indicator in questions.indicators])
+    counts[questions.asked] = 4000
+    counts[questions.yes[~marked]] = 400
+    counts[questions.yes[marked]] = 40
+    found = describe(questions, counts, counts[None], counts[None])
+    for number, indicator in enumerate(questions.indicators):
+        yes, asked = counts[indicator.yes], counts[indicator.asked]
+        tail = ndtr(-FLIPS_Z if marked[number] else -REFERENCE_ERROR_Z)
+        high = beta.ppf(1 - tail, yes + 1, asked - yes)
+        assert found.high[number] == pytest.approx(logit(np.array([high]))[0], rel=1e-6), indicator.text
+    assert {indicator.signal.group for indicator in questions.indicators} >= {FLIPS, SLICE_FLIPS}
 
 
 def test_a_reference_without_times_is_taken_as_exchangeable() -> None:
