@@ -28,6 +28,7 @@ from poisonwatch.profile.indicators import (
     SLICE_HARMFUL_FLIPS,
     UNSURE,
     WRONG,
+    WRONG_OF_FLIPPED,
     ask,
     ask_errors,
     ask_lines,
@@ -359,7 +360,7 @@ def test_slices_of_a_model_that_predicts_numbers() -> None:
 def test_errors_are_counted_overall_by_class_and_by_slice(*, flips: bool) -> None:
     """The places of the error questions are those of the labelled and of the wrong, for every code asked of.
 
-    With flips the same is asked of those that are wrong and flipped too.
+    With flips the same is asked of those that are wrong and flipped too, and how many of the flipped were wrong.
     """
     schema = msgspec.structs.replace(SMALL, features=(*SMALL.features, categorical("segment", 3)))
     questions = ask_errors(schema, flips=flips)
@@ -367,11 +368,17 @@ def test_errors_are_counted_overall_by_class_and_by_slice(*, flips: bool) -> Non
     assert [column.name for column in columns] == ["prediction", "segment", "features.country"]
     rng = np.random.default_rng(9)
     codes = np.array([rng.integers(0, code_count(column), 300) for column in columns], np.int32)
-    marks = rng.random((2, 300)) < 0.3
-    profile = questions.count(np.empty((0, 300)), codes, marks[: 1 + flips])
+    wrong, flipped = rng.random((2, 300)) < 0.3
+    marks = np.stack((wrong, wrong & flipped, flipped))
+    profile = questions.count(np.empty((0, 300)), codes, marks if flips else marks[:1])
     assert profile.size == questions.size
     told = {}
     for indicator in questions.indicators:
+        if indicator.text == WRONG_OF_FLIPPED:
+            assert (profile[indicator.asked], profile[indicator.yes]) == (flipped.sum(), (wrong & flipped).sum())
+            assert flips
+            told[indicator.text] = indicator.signal.group
+            continue
         found = re.fullmatch(r"(wrong|flipped and wrong)(?: where (\S+) = (\S+))?", indicator.text)
         assert found is not None
         mark = marks[(WRONG, FLIPPED_AND_WRONG).index(found[1])]
@@ -382,11 +389,11 @@ def test_errors_are_counted_overall_by_class_and_by_slice(*, flips: bool) -> Non
         assert profile[indicator.asked] == among.sum()
         assert profile[indicator.yes] == (among & mark).sum()
         told[indicator.text] = indicator.signal.group
-    assert len(told) == (1 + 2 + 3 + 2) * (1 + flips)
+    assert len(told) == (1 + 2 + 3 + 2) * (1 + flips) + flips
     own = {*("wrong", "wrong where prediction = ham", "wrong where prediction = spam")}
     assert {text for text, group in told.items() if group == ERRORS} == own
     assert {text for text, group in told.items() if group == HARMFUL_FLIPS} == (
-        {f"flipped and {text}" for text in own} if flips else set()
+        {WRONG_OF_FLIPPED, *(f"flipped and {text}" for text in own)} if flips else set()
     )
     assert set(told.values()) == {ERRORS, SLICE_ERRORS, *((HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS) if flips else ())}
 

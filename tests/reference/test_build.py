@@ -12,7 +12,7 @@ import pytest
 from poisonwatch.errors import BaselineError, LogError
 from poisonwatch.formats.jsonl import JsonlPredictions
 from poisonwatch.profile.baseline import LABELS_PRIOR
-from poisonwatch.profile.indicators import unseen_code
+from poisonwatch.profile.indicators import WRONG_OF_FLIPPED, unseen_code
 from poisonwatch.reference.build import FEWEST_RECORDS, build
 from poisonwatch.reference.file import in_words, load, save
 from tests.reference.baselines import demo, same_baselines
@@ -165,6 +165,9 @@ def test_errors_are_counted_as_by_hand() -> None:
     }
     told: dict[str, tuple[int, int]] = {}
     for indicator in baseline.questions.indicators:
+        if indicator.text == WRONG_OF_FLIPPED:
+            told[indicator.text] = int(baseline.counts[indicator.asked]), int(baseline.counts[indicator.yes])
+            continue
         mark, _, where = indicator.text.partition(" where ")
         name, _, value = where.partition(" = ")
         among = [record for record in labelled if not where or place[name](record) == value]
@@ -174,7 +177,10 @@ def test_errors_are_counted_as_by_hand() -> None:
         # Which of them were flipped only the fit can say.
         assert yes == wrong if mark == "wrong" else 0 <= yes <= wrong
         told[indicator.text] = (asked, yes)
-    assert len(told) == 2 * (1 + 2 + 2 + 3)
+    assert len(told) == 2 * (1 + 2 + 2 + 3) + 1
+    flipped, of_them_wrong = told[WRONG_OF_FLIPPED]
+    assert of_them_wrong == told["flipped and wrong"][1] <= flipped
+    assert 0 < flipped < len(labelled)
     assert told["flipped and wrong"][1] == sum(told[f"flipped and wrong where segment = {s}"][1] for s in ("eu", "us"))
     classes = (*learned.schema.outcome.values, "rare", "unseen")
     assert learned.confusion == [
