@@ -249,7 +249,8 @@ class App:
                 self.note(report.time, accusation_entry(report.model, accusation))
             for decision in decisions:
                 self.note(report.time, decision_entry(decision))
-            self._unsaved_findings = self._unsaved_findings or bool(alerts or decisions)
+            found = alerts or report.accusations or decisions
+            self._unsaved_findings = self._unsaved_findings or bool(found)
 
     def _count(self) -> bool:
         """Add what was decoded to the counters; False when nothing was."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FIRST = "0" * 64
 
-FINDINGS = ("alert", "decision")
+FINDINGS = ("alert", "accusation", "decision")
 """Kinds of entries that follow from the input alone, and so would be said again when it is read again."""
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.errors import JournalError, StateError
-from poisonwatch.sinks.journal import FIRST, Journal, alert_entry, decision_entry, read, rfc3339
+from poisonwatch.sinks.journal import FIRST, Journal, accusation_entry, alert_entry, decision_entry, read, rfc3339
 from poisonwatch.sinks.lock import Lock
-from poisonwatch.types import Action, Alert, AlertState, Cause, Decision, Reason, Severity, Subject
+from poisonwatch.types import Accusation, Action, Alert, AlertState, Cause, Decision, Reason, Severity, Subject
 from tests.streams import START
 
 if TYPE_CHECKING:
@@ -52,6 +52,26 @@ def decision(number: int) -> Decision:
         alerts=(f"f{number}",),
         time=START + number / 3,
         summary="Roll back.",
+    )
+
+
+def accusation(number: int) -> Accusation:
+    """An accusation of a group of sources."""
+    return Accusation(
+        source=f"campaign-{number}",
+        kind="group",
+        members=("annotator-3", "annotator-é"),
+        labels=40,
+        disagreements=37,
+        expected=0.1 + 0.2,
+        rate=37 / 40,
+        predicted="spam",
+        label="ham",
+        log_e=2 / 3,
+        onset=START + 0.1,
+        first=START,
+        last=START + 3600,
+        prediction_ids=("p1", "p2"),
     )
 
 
@@ -309,6 +329,55 @@ def test_said_again_after_a_restart(tmp_path: Path, position: int) -> None:
         ("alert", 3),
         ("decision", None),
     ]
+
+
+def test_accusation(tmp_path: Path) -> None:
+    """An accusation says who is accused as what, of which model, since when, and which predictions not to retrain on."""
+    journal = Journal(tmp_path / "journal")
+    journal.append(START + 7200, accusation_entry("mail", accusation(1)))
+    journal.close()
+    (entry,) = read(tmp_path / "journal")
+    told = {name: said for name, said in entry.items() if name not in {"seq", "prev", "hash"}}
+    assert told == {
+        "time": "2026-01-05T10:00:00.000Z",
+        "kind": "accusation",
+        "model": "mail",
+        "model_version": None,
+        "accused": "group",
+        "source": "campaign-1",
+        "members": ["annotator-3", "annotator-é"],
+        "labels": 40,
+        "disagreements": 37,
+        "expected": 0.3,
+        "rate": 0.925,
+        "predicted": "spam",
+        "label": "ham",
+        "log_e": 0.666667,
+        "onset": "2026-01-05T08:00:00.100Z",
+        "first": "2026-01-05T08:00:00.000Z",
+        "last": "2026-01-05T09:00:00.000Z",
+        "prediction_ids": ["p1", "p2"],
+    }
+
+
+def test_accused_again_after_a_restart(tmp_path: Path) -> None:
+    """An accusation between an alert and a decision is a finding like them: said again word for word, it stays one line."""
+    path = tmp_path / "journal"
+
+    def story(journal: Journal) -> None:
+        journal.append(START, alert_entry(alert(0)))
+        journal.append(START, accusation_entry("mail", accusation(0)))
+        journal.append(START, decision_entry(decision(0)))
+
+    journal = Journal(path)
+    story(journal)
+    journal.close()
+    again = Journal(path)
+    again.resume(0, FIRST)
+    story(again)
+    again.append(START + 1, accusation_entry("mail", accusation(1)))
+    again.close()
+    assert [entry["kind"] for entry in read(path)] == ["alert", "accusation", "decision", "accusation"]
 
 
 def test_found_otherwise_after_a_restart(tmp_path: Path) -> None:
