@@ -72,6 +72,25 @@ MISTAKES: list[tuple[str, list[str]]] = [
         )
     ),
     (
+        GOOD + "detection: {canary_floor: 0.5, canary_page_floor: 0.4}\n",
+        ["detection: canary_page_floor must not be below canary_floor: raise it, or lower the other"],
+    ),
+    (
+        GOOD + "detection: {canary_floor: 0.8}\n",
+        ["detection: canary_page_floor must not be below canary_floor: raise it, or lower the other"],
+    ),
+    (
+        GOOD + "detection: {drift_label_floor: 0.3}\n",
+        ["detection: drift_label_floor must not be below label_floor: raise it, or lower the other"],
+    ),
+    *(
+        (
+            "models:\n  - {name: mail, reference: r.json, reference_sha256: '" + pin + "'}\n" + SOURCES,
+            ["models[0].reference_sha256: "],
+        )
+        for pin in ("", "f" * 63, "F" * 64, "g" * 64, "f" * 64 + " ")
+    ),
+    (
         MODELS + "sources:\n  - path: a\n  - path: a\n",
         ["sources: two sources read the same file: every record would count twice"],
     ),
@@ -160,6 +179,8 @@ def test_paths(tmp_path: Path) -> None:
         GOOD + "detection: {budget: one page per week, window_seconds: 30, effect_floor: 0.2}\n",
         "models:\n  - {name: 'yes', reference: r, stable: '1.0'}\n  - {name: 'null', reference: 'a: b # c'}\n"
         + SOURCES,
+        "models:\n  - {name: m, reference: r, reference_sha256: " + "0a" * 32 + "}\n" + SOURCES,
+        GOOD + "detection: {canary_floor: 0.5, canary_page_floor: 0.5}\n",
         GOOD + "state: {checkpoint: c, journal: j}\nlimits: {versions: 3}\nweb: {listen_address: '[::1]:0'}\n",
     ],
 )
