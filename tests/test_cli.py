@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from prometheus_client.exposition import generate_latest
 from ruamel.yaml import YAML
 
 from poisonwatch import __version__
@@ -23,8 +25,9 @@ from poisonwatch.demo import CONFIG
 from poisonwatch.reference.file import load
 from poisonwatch.server.app import STALE
 from poisonwatch.sinks.journal import Journal, read
+from poisonwatch.sinks.prometheus import registry_of
 from poisonwatch.sinks.snapshot import Published
-from tests.server.snapshots import DEMO, demo, fresh, served, small, together
+from tests.server.snapshots import DEMO, demo, fresh, served, small, snapshot_of, together
 from tests.streams import START, lines, predictions, write
 
 if TYPE_CHECKING:
@@ -34,6 +37,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 KEEP, HOLD, ROLLBACK, UNREACHABLE, USAGE, DATA = 0, 1, 2, 3, 64, 65
+
+
+BLIND = (
+    "warning: blind to errors: the reference has no labels to know the error rate by\n"
+    "warning: blind to flips: the surrogate could not learn what the model answers to\n"
+)
+"""What is said of `predictions` as a reference: no labels, and answers that do not depend on the inputs."""
 
 
 def poisonwatch(*arguments: str | Path, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -221,6 +231,7 @@ def accepts(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
         "maxItems": lambda of: len(value) <= of,
         "minimum": lambda of: value >= of,
         "maximum": lambda of: value <= of,
+        "pattern": lambda of: re.search(of, value) is not None,
         "$defs": lambda _: True,
     }
     assert set(schema) <= known | set(checks), set(schema) - known - set(checks)
@@ -244,6 +255,7 @@ def test_schema(tmp_path: Path) -> None:
         {**demo_config, "models": "mail"},
         {**demo_config, "detection": {"window_seconds": 0}},
         {**demo_config, "sources": [{"path": "a", "content": "labels"}]},
+        {**demo_config, "models": [{"name": "m", "reference": "r", "reference_sha256": "f" * 63}]},
     ):
         assert not accepts(schema, wrong, schema)
 
@@ -282,7 +294,7 @@ def test_replay_in_words_and_in_a_file(tmp_path: Path) -> None:
     done = poisonwatch(
         "replay", "--reference", learned, "--feedback", feedback, "--report", tmp_path / "report.json", log
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, BLIND)
     assert done.stdout.startswith("600 predictions and 1 labels, 0 lines rejected, 0 late, in ")
     assert "No alert fired." in done.stdout
     assert "mail v1: keep" in done.stdout
@@ -303,6 +315,61 @@ def test_replay_from_log_and_from_reference(tmp_path: Path) -> None:
         poisonwatch("replay", "--reference", given, "--journal", journal, DEMO / "predictions.ndjson.gz")
         journals.append(journal.read_bytes())
     assert journals[0] == journals[1] != b""
+
+
+def test_what_a_reference_is_blind_to(tmp_path: Path) -> None:
+    """`build` and `replay` warn of what cannot be watched and why, from a log and from the file; `show` says it too."""
+    labelled = [{**one, "label": one["prediction"]} for one in predictions(1000, 99)]
+    errors, flips = BLIND.splitlines(keepends=True)
+    for number, (records, told) in enumerate(((predictions(1000, 99), errors + flips), (labelled, flips))):
+        learned, built = write(tmp_path / f"log{number}", records), tmp_path / f"r{number}.json"
+        log = write(tmp_path / "log", predictions(300))
+        done = poisonwatch("reference", "build", learned, "--out", built)
+        assert (done.returncode, done.stderr) == (0, told)
+        for given in (learned, built):
+            assert poisonwatch("replay", "--reference", given, log).stderr == told
+        shown = poisonwatch("reference", "show", built).stdout
+        for line in told.splitlines():
+            what, why = line.removeprefix("warning: blind to ").split(": ")
+            assert re.search(rf"^blind +{what}: {why}$", shown, re.MULTILINE), shown
+
+
+def test_reference_from_live_traffic(tmp_path: Path) -> None:
+    """`--from-live` marks a reference as unproven, wherever it shows: in the file, in words, journal and metrics."""
+    log = write(tmp_path / "log", predictions(1000, 99))
+    hashes = set()
+    for name, options, unproven in (("proven", [], False), ("live", ["--from-live"], True)):
+        built, journal = tmp_path / f"{name}.json", tmp_path / f"{name}.journal"
+        assert poisonwatch("reference", "build", *options, log, "--out", built).returncode == 0
+        learned = load(built)
+        assert learned.unproven is unproven
+        hashes.add(learned.sha256)
+        assert ("unproven" in poisonwatch("reference", "show", built).stdout) is unproven
+        assert poisonwatch("replay", "--reference", built, "--journal", journal, log).returncode == 0
+        (entry,) = [entry for entry in read(journal) if entry["kind"] == "reference"]
+        assert entry["unproven"] is unproven
+        page = generate_latest(registry_of(Published(snapshot_of(built, [log])))).decode()
+        assert f'poisonwatch_reference_unproven{{model="mail"}} {float(unproven)}' in page.splitlines()
+    assert len(hashes) == 2
+
+
+def test_pinned_reference(tmp_path: Path) -> None:
+    """A reference with the pinned SHA-256 is accepted; another one is refused with its place, both facts and the remedy."""
+    path = config(tmp_path)
+    poisonwatch("reference", "build", tmp_path / "reference.ndjson", "--out", tmp_path / "r.json")
+    pin = load(tmp_path / "r.json").sha256
+    text = "models: [{name: mail, reference: r.json, reference_sha256: %s}]\nsources: [{path: a}]\n"
+    path.write_text(text % pin)
+    assert poisonwatch("check", "--config", path).returncode == 0
+    other = "ab" * 32
+    path.write_text(text % other)
+    for command in ("check", "run"):
+        assert_told(
+            poisonwatch(command, "--config", path),
+            DATA,
+            f"models[0].reference: {tmp_path / 'r.json'} has the SHA-256 {pin}, not the one in reference_sha256: ",
+            "put the right reference back, or pin this one after looking at it with `poisonwatch reference show`",
+        )
 
 
 def test_reference_show(tmp_path: Path) -> None:
@@ -430,7 +497,7 @@ def test_names_forge_no_terminal_lines(tmp_path: Path) -> None:
     log = hostile(predictions(1500, rate=1.0, spam=0.9), HOSTILE)
     files: list[str | Path] = ["--reference", write(tmp_path / "reference", learned), write(tmp_path / "log", log)]
     done = poisonwatch("replay", "--journal", tmp_path / "journal", *files)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, BLIND)
     versions = {entry["model_version"] for entry in read(tmp_path / "journal")} - {None}
     assert len(versions) == 1
     assert all(version.isprintable() for version in versions)
@@ -597,14 +664,14 @@ def test_default_addresses_agree() -> None:
 
 
 def test_quiet_in_a_pipe(tmp_path: Path) -> None:
-    """No bar, no colour and no log lines reach a pipe; a reader that goes away is no error."""
+    """No bar, no colour and no log lines reach a pipe, only what the reference is blind to; a reader may go away."""
     log = write(tmp_path / "log", predictions(500))
     for arguments in (
         ["reference", "build", str(log), "--out", str(tmp_path / "r.json")],
         ["replay", "--reference", str(log), str(log)],
     ):
         done = poisonwatch(*arguments)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, BLIND)
         assert "\x1b" not in done.stdout
         assert "\r" not in done.stdout
     with subprocess.Popen(

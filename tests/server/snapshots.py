@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from poisonwatch.agent import EventClock, run
 from poisonwatch.assemble import replay
 from poisonwatch.config import DetectionConfig
-from poisonwatch.reference.build import build
+from poisonwatch.reference.build import load_or_build
 from poisonwatch.server.thread import Server
 from poisonwatch.sinks.snapshot import Published
 from tests.streams import START, predictions, write
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 DEMO = Path(str(files("poisonwatch.demo")))
 
 
-def snapshot_of(reference: Path, logs: Sequence[Path]) -> Snapshot:
-    """What stands at the end of a replay."""
-    app = replay(
-        build([reference]), logs, (), detection=DetectionConfig(), journal=None, tell=lambda _: None, progress=None
-    )
+def snapshot_of(reference: Path, logs: Sequence[Path], feedback: Sequence[Path] = ()) -> Snapshot:
+    """What stands at the end of a replay, from a trusted log or a built reference."""
+    learned = load_or_build(reference)
+    app = replay(learned, logs, feedback, detection=DetectionConfig(), journal=None, tell=lambda _: None)
     run(app, EventClock(app.merge), lambda: False)
     assert app.published.snapshot is not None
     return app.published.snapshot
