@@ -85,9 +85,10 @@ def sidecar(tmp_path: Path) -> Iterator[Sidecar]:
 
 
 def one_firing(findings: list[Finding]) -> Finding:
-    """The one alert of the log that fired."""
-    (alert,) = [found for found in findings if found["kind"] == "alert" and found["state"] == "firing"]
-    return alert
+    """The one page of the log that fired; tickets may fire beside it."""
+    fired = [found for found in findings if found["kind"] == "alert" and found["state"] == "firing"]
+    (page,) = [alert for alert in fired if alert["severity"] == "page"]
+    return page
 
 
 def lines_before(log: list[bytes], moment: str) -> int:
