@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from poisonwatch.judge.alerts import RESOLVED_AT
 from poisonwatch.monitor.machine import Monitor
 from poisonwatch.profile.indicators import (
     CANARY_CLASS,
@@ -118,7 +119,7 @@ def test_a_clear_difference_of_two_classes_is_a_sign() -> None:
 
 
 def test_no_evidence_is_left_of_a_comparison_that_ended() -> None:
-    """When a canary becomes the stable version, its reports say nothing of the version it was compared with."""
+    """When a canary becomes the stable version, its reports say that nothing is left, so that open alerts end."""
     monitor = small_monitor()
     both = [constant([START + 60.0 * n + i for i in range(10)], v) for n in range(5) for v in ("v1", "v2")]
     alone = [constant([START + 600.0 * n + i for i in range(10)], "v2") for n in range(1, 12)]
@@ -128,3 +129,6 @@ def test_no_evidence_is_left_of_a_comparison_that_ended() -> None:
     for report in found:
         stable = {facts.model_version for facts in report.versions if facts.stable}
         assert not [e for e in report.evidence if e.model_version in stable and e.compared_with]
+    left = [e for e in found[-1].evidence if e.model_version == "v2" and e.group in CANARY]
+    assert {e.group for e in left} == set(CANARY)
+    assert all(e.log_e <= RESOLVED_AT for e in left)
