@@ -70,15 +70,14 @@ def slices(seed: int) -> Slices:
     """Accuracy 0.95 falls to 0.80 in one slice of 200 after 30 quiet days; labels come at 60 a day and slice."""
     found = Slices(days=SLICE_RUNS * QUIET_DAYS)
     names = tuple(f"s{number:03d}" for number in range(SLICES))
-    questions = ask_errors(_schema(("yes",), (Column(name="segment", kind="categorical", values=names),)))
-    overall = next(number for number, indicator in enumerate(questions.indicators) if indicator.asked == 0)
+    questions = ask_errors(_schema(("yes",), (Column(name="segment", kind="categorical", values=names),)), flips=False)
     for run in range(SLICE_RUNS):
         rng = np.random.default_rng((seed, 30, run))
         error = 1 - np.clip(rng.normal(0.95, 0.015, SLICES), 0.85, 0.995)
         error[0] = 0.05
         every = np.repeat(np.arange(SLICES), REFERENCE_LABELS)
         reference = _labelled(questions, every, rng.random(every.size) < error[every])
-        baseline = describe_errors(questions, reference, overall)
+        baseline = describe_errors(questions, reference)
         shares = {ERRORS: NOTHING, SLICE_ERRORS: 1.0}
         for floor in SLICE_FLOORS:
             shift = Shift(baseline, np.full(len(questions.indicators), floor), shares, thetas=ERROR_THETAS)

@@ -122,9 +122,10 @@ def _alert(
     if (
         before is not None
         and before.state is AlertState.FIRING
-        and not (severity is Severity.PAGE and before.severity is Severity.TICKET)
+        and not (severity is Severity.PAGE and before.severity is Severity.TICKET and evidence.log_e >= FIRING_AT)
     ):
-        # The cause was established when it fired. What moves afterwards does not rewrite it, unless it shows harm.
+        # The cause was established when it fired. What moves afterwards does not rewrite it, unless it shows harm while
+        # the evidence is as strong: as it fades, so do the marks that explained it.
         cause, severity, because, against = before.cause, before.severity, before.because, before.against
     elif paged:
         severity = Severity.TICKET

@@ -348,7 +348,7 @@ class Labels:
         confined = {
             group
             for pair in OVERALL_AND_SLICES
-            if any(e.log_e >= 0 for e in found if e.group in pair) and self._is_confined(memory, pair[1])
+            if any(e.subjects for e in found if e.group in pair) and self._is_confined(memory, pair[1])
             for group in pair
         }
         return [
@@ -363,7 +363,7 @@ class Labels:
         """The same evidence on a version, with the sign that few sources claim its errors where that is so."""
         return [
             msgspec.structs.replace(e, signs=(*e.signs, Sign.FEW_SOURCES))
-            if e.group in CLAIMED and e.log_e >= 0 and e.subjects and self._claimed_by_few(name, e)
+            if e.group in CLAIMED and e.subjects and self._claimed_by_few(name, e)
             else e
             for e in found
         ]

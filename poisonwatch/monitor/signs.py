@@ -45,10 +45,10 @@ def moved(evidence: Iterable[Evidence], least: float = SUSPECTED) -> frozenset[s
 
 def with_signs(found: list[Evidence]) -> list[Evidence]:
     """The same evidence of one version, with what each piece shows beside the others."""
-    firing = moved(found, FIRES)
-    if not firing:
+    if not any(e.subjects for e in found):
         return found
-    broken = QUALITY in firing or any(e.group == INPUTS and abs(e.effect) >= BROKEN_EFFECT for e in found)
+    inputs = [e for e in found if e.group == INPUTS and abs(e.effect) >= BROKEN_EFFECT]
+    broken = bool(moved([*inputs, *(e for e in found if e.group == QUALITY)]))
     unsure = {_slice(subject.indicator) for e in found if e.group == SLICE_CONFIDENCE for subject in e.subjects}
     return [
         _signed(e, Sign.BROKEN)
