@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -15,20 +19,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from poisonwatch.config import LimitsConfig
 from poisonwatch.formats.infer import MOST_CLASSES
-from poisonwatch.profile.indicators import OUTCOME
+from poisonwatch.profile.indicators import FLIPPED, OUTCOME
+from poisonwatch.reference.file import save
 from poisonwatch.sinks.prometheus import CATALOGUE, MOST_DISTANT, registry_of
 from poisonwatch.sinks.snapshot import Published
 from poisonwatch.types import OTHER_VERSIONS
-from tests.server.snapshots import demo, small, together
-from tests.streams import START, predictions
+from tests.server.snapshots import demo, small, snapshot_of, together
+from tests.streams import START, batch, merged, predictions, rich_predictions, rich_reference, write
+from tests.system.programs import promtool_check
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client.metrics_core import Metric
     from prometheus_client.samples import Sample
 
     from poisonwatch.sinks.snapshot import Snapshot
+    from tests.streams import Record
 
 
 def rendered(snapshot: Snapshot | None) -> dict[str, Metric]:
@@ -207,3 +214,113 @@ def test_source_that_told_nothing(tmp_path: Path) -> None:
     assert samples(snapshot, "poisonwatch_source_last_record_timestamp_seconds")[0].value == 0
     assert samples(snapshot, "poisonwatch_coverage_ratio")[0].value == 1
     assert dataclasses.asdict(source)["found"] is True
+
+
+# Labels, flips and what cannot be watched
+
+
+def opinions(
+    records: Sequence[Record], source: str, wrong: Callable[[int], bool], *, after: float = 3600.0, every: float = 0.0
+) -> list[Record]:
+    """Labels of one source, some seconds later and each the later by some more; the `wrong` ones say the other class."""
+    other = {"ham": "spam", "spam": "ham"}
+    return [
+        {
+            "timestamp": record["timestamp"] + after + number * every,
+            "prediction_id": record["prediction_id"],
+            "source": source,
+            "label": other[record["prediction"]] if wrong(number) else record["prediction"],
+        }
+        for number, record in enumerate(records)
+    ]
+
+
+def unlabelled(records: Iterable[Record]) -> list[Record]:
+    """The records without the labels that they carry."""
+    return [{name: said for name, said in record.items() if name != "label"} for record in records]
+
+
+def one(snapshot: Snapshot, name: str, **labels: str) -> float:
+    """The value of one series."""
+    (found,) = [s.value for s in samples(snapshot, name) if labels.items() <= s.labels.items()]
+    return found
+
+
+@cache
+def labelled_story() -> tuple[Snapshot, list[Record]]:
+    """A healthy version whose 1,500 predictions two honest sources label over four days, then a liar 100; 7 meet nothing."""
+    live = unlabelled(rich_predictions(1500, 1))
+    given = [
+        *opinions(live[:1000], "ann", lambda n: n % 20 == 0, every=350.0),
+        *opinions(live[500:], "bob", lambda n: n % 20 == 10, every=350.0),
+        *opinions(live[:100], "liar", lambda _: True, after=4 * 86400.0),
+        *({**label, "prediction_id": f"none{n}"} for n, label in enumerate(opinions(live[:7], "ann", lambda _: False))),
+    ]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        save(rich_reference(), folder / "r.json")
+        log, labels = write(folder / "log", live), write(folder / "labels", merged(given))
+        return snapshot_of(folder / "r.json", [log], [labels]), live
+
+
+def test_labels_are_counted_by_what_they_met() -> None:
+    """Labels that met a prediction, that met none and why, and which sources are accused, are as they were given."""
+    snapshot, _ = labelled_story()
+    assert_sound(snapshot)
+    assert one(snapshot, "poisonwatch_feedback_matched") == 1000 + 1000 + 100
+    assert one(snapshot, "poisonwatch_feedback_unmatched", reason="unknown_prediction") == 7
+    assert one(snapshot, "poisonwatch_feedback_unmatched", reason="outside_sample") == 0
+    assert one(snapshot, "poisonwatch_feedback_waiting_ratio") == 1
+    # The liar, and what it shares with others: the day on which it was first seen.
+    assert one(snapshot, "poisonwatch_feedback_accused_sources") == 2
+    assert 0 < one(snapshot, "poisonwatch_feedback_agreement_ratio") < 1
+    right, wrong = (one(snapshot, "poisonwatch_labels", model_version="v1", verdict=v) for v in ("right", "wrong"))
+    # Of every prediction the first label counts: bob's of all that he saw, ann's of the 500 before.
+    assert right + wrong == 1500
+    assert wrong == sum(n % 20 == 0 for n in range(500)) + sum(n % 20 == 10 for n in range(1000))
+
+
+def test_flips_are_those_of_the_surrogate() -> None:
+    """As many flips as the surrogate of the reference says of the whole log, and its quality as the reference has it."""
+    snapshot, live = labelled_story()
+    enrichment = rich_reference().enrichment()
+    enriched = enrichment.apply(batch(rich_reference(), live), np.zeros(len(live), np.bool_))
+    flips = int(enriched.marks[enrichment.marks.index(FLIPPED)].sum())
+    assert one(snapshot, "poisonwatch_flips", model_version="v1") == flips > 0
+    shown = {s.labels["measure"]: s.value for s in samples(snapshot, "poisonwatch_surrogate_quality_ratio")}
+    assert shown == rich_reference().measures()
+    assert set(shown) == {"agreement", "sees", "flip_rate", "correlation"}
+    assert one(snapshot, "poisonwatch_reference_unproven") == 0
+    assert one(snapshot, "poisonwatch_reference_unfit") == 0
+    assert one(snapshot, "poisonwatch_baseline_displacement_log_odds") >= 0
+
+
+def test_what_cannot_be_watched_is_shown(tmp_path: Path) -> None:
+    """A reference without labels and without a surrogate is blind to errors and flips, and no series says zero of them."""
+    snapshot = small(tmp_path, predictions(300))
+    assert {s.labels["what"] for s in samples(snapshot, "poisonwatch_blind_info")} == {"errors", "flips"}
+    assert all(s.value == 1 for s in samples(snapshot, "poisonwatch_blind_info"))
+    for name in ("poisonwatch_flips", "poisonwatch_feedback_agreement_ratio"):
+        assert samples(snapshot, name) == []
+    # How bad the surrogate was that is not used, is shown: it says why.
+    assert one(snapshot, "poisonwatch_surrogate_quality_ratio", measure="sees") < 0.5
+    assert {s.labels["what"] for s in samples(labelled_story()[0], "poisonwatch_blind_info")} == set(
+        rich_reference().blind
+    )
+
+
+def test_reference_that_its_first_labels_refute(tmp_path: Path) -> None:
+    """Where the first live labels contradict the reference's error rate by far, the reference is shown as unfit."""
+    live = unlabelled(rich_predictions(1500, 1))
+    save(rich_reference(), tmp_path / "r.json")
+    labels = write(tmp_path / "labels", opinions(live, "ann", lambda n: n % 5 < 2))
+    snapshot = snapshot_of(tmp_path / "r.json", [write(tmp_path / "log", live)], [labels])
+    assert_sound(snapshot)
+    assert one(snapshot, "poisonwatch_reference_unfit") == 1
+
+
+@pytest.mark.system
+def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
+    """The page with every family filled passes `promtool check metrics`."""
+    snapshot = together(labelled_story()[0], small(tmp_path, predictions(300)))
+    assert promtool_check(generate_latest(registry_of(Published(snapshot))).decode()) == (0, "")
