@@ -66,6 +66,9 @@ CLAIMED = frozenset([ERRORS, SLICE_ERRORS, CANARY_ERRORS, *HARMFUL])
 OF_FLIPPED_FLOOR = 0.6
 """How much more often than in the reference flipped predictions may be wrong, in log-odds: by chance they are half the time."""
 
+FEWEST_BESIDE = 20
+"""Labels outside of a slice that must show that the others are as they were."""
+
 STORE = 1 << 25
 """Bytes that predictions may take while they wait for their labels."""
 
@@ -396,7 +399,8 @@ class Labels:
         asked, wrong = np.maximum(all_ - one, 0.0)
         expected = self._believed.baseline.rate[of]
         rest = logit((wrong + expected) / (asked + 1)) - logit(expected)
-        return bool(((one[0] > 0) & (rest < self._calm.floor[of])).any())
+        # A slice that holds nearly all the labels has nothing beside it to differ from.
+        return bool(((one[0] > 0) & (asked >= FEWEST_BESIDE) & (rest < self._calm.floor[of])).any())
 
     def evidence_on_all(self, model: str) -> list[Evidence]:
         """Evidence on the feedback, and on the reference's error rate: it concerns no version."""

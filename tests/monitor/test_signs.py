@@ -40,7 +40,7 @@ def test_broken_values_are_said_of_errors(group: str) -> None:
     broken = [found(QUALITY)], [found(INPUTS, effect=-BROKEN_EFFECT)]
     for beside in broken:
         assert with_signs([found(group), *beside])[0].signs == (Sign.BROKEN,)
-    for beside in ([found(INPUTS)], [found(QUALITY, -1.0)], []):
+    for beside in ([found(INPUTS)], [found(QUALITY, -2.5)], []):
         assert with_signs([found(group), *beside])[0].signs == ()
 
 
