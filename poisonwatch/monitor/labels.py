@@ -66,8 +66,8 @@ CLAIMED = frozenset([ERRORS, SLICE_ERRORS, CANARY_ERRORS, *HARMFUL])
 OF_FLIPPED_FLOOR = 0.6
 """How much more often than in the reference flipped predictions may be wrong, in log-odds: by chance they are half the time."""
 
-FEWEST_BESIDE = 20
-"""Labels outside of a slice that must show that the others are as they were."""
+NEARLY_ALL = 0.9
+"""Share of the labels beyond which a slice is the whole."""
 
 STORE = 1 << 25
 """Bytes that predictions may take while they wait for their labels."""
@@ -400,7 +400,8 @@ class Labels:
         expected = self._believed.baseline.rate[of]
         rest = logit((wrong + expected) / (asked + 1)) - logit(expected)
         # A slice that holds nearly all the labels has nothing beside it to differ from.
-        return bool(((one[0] > 0) & (asked >= FEWEST_BESIDE) & (rest < self._calm.floor[of])).any())
+        part = memory.asked[0, bets.indicator[risen]] <= NEARLY_ALL * memory.asked[0, of]
+        return bool(((one[0] > 0) & part & (rest < self._calm.floor[of])).any())
 
     def evidence_on_all(self, model: str) -> list[Evidence]:
         """Evidence on the feedback, and on the reference's error rate: it concerns no version."""
