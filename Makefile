@@ -2,7 +2,7 @@
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check bench bench-detection lock clean
+.PHONY: help setup run test lint check bench bench-detection bench-scenarios lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -30,6 +30,10 @@ bench: setup ## measure speed and memory, beside peers
 bench-detection: setup ## measure false pages and delays, beside peers
 	.venv/bin/python -m benchmarks.detection
 	.venv/bin/python -m benchmarks.step
+
+bench-scenarios: setup ## replay attacks and honest changes on real data; a quarter of an hour and more
+	.venv/bin/python -m benchmarks.scenarios
+	.venv/bin/python -m benchmarks.scenarios.streams
 
 lock: setup ## pin the development environment again, at the newest versions that fit
 	.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \
