@@ -23,6 +23,9 @@ HELD = 8192
 COLLUDING = 0.05
 """Share of the sources that may act together."""
 
+FEWEST_SOURCES = 4
+"""Of fewer sources none is left out: it would be too much of what is known."""
+
 Z = 2.0
 
 
@@ -64,7 +67,8 @@ class Claims:
         """Labels of a version since a time, and how many of them were wrong, without the sources that claim the most.
 
         With `flipped` only those are wrong whose last fact says so, too. Only predictions with this code in this row of facts
-        are looked at; all of them where `row` is negative. Labels without a source are nobody's claim and are never left out.
+        are looked at; all of them where `row` is negative. Labels without a source are one source where most labels have one;
+        else they are nobody's claim and are never left out.
         """
         held = min(self._added, HELD)
         chosen = (self._version[:held] == version) & (self._time[:held] >= since)
@@ -74,8 +78,13 @@ class Claims:
         number = {"": 0}
         source = np.array([number.setdefault(name, len(number)) for name in self._source[:held].tolist()], np.int64)
         labels, wrong = (np.bincount(source[which], minlength=len(number)) for which in (chosen, chosen & claims))
-        liars = math.ceil(COLLUDING * (len(number) - 1))
-        out = 1 + _most_claiming(labels[1:], wrong[1:], liars, int(labels[0]), int(wrong[0]))
+        everybody = len(number) - 1
+        liars = math.ceil(COLLUDING * everybody) if everybody >= FEWEST_SOURCES else 0
+        if liars and 2 * labels[0] < labels.sum():
+            # Where most labels name their source, those that do not are one that does not want to be known.
+            out = _most_claiming(labels, wrong, liars, 0, 0)
+        else:
+            out = 1 + _most_claiming(labels[1:], wrong[1:], liars, int(labels[0]), int(wrong[0]))
         return int(labels.sum() - labels[out].sum()), int(wrong.sum() - wrong[out].sum())
 
     def state(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ SUSPECTED, ACCUSED = 0.1, 1.0
 """From which sum of its e-detectors, in budgets, a party is suspected, and accused."""
 
 FEWEST_DISAGREEMENTS = 4
-FLOOR = 0.4
+FLOOR = 0.8
 """Log-odds above the null by which an accused party's rate must differ: less does no harm."""
 
 FOUNDING_TIME, FOUNDING_LABELS = 3 * DAY, 500
@@ -62,6 +62,9 @@ FOUNDING_TIME, FOUNDING_LABELS = 3 * DAY, 500
 
 PROBATION = 7 * DAY
 """A later source's labels count once it is known for so long."""
+
+SILENCE = 7 * DAY
+"""How long an accusation stands after the last label of the accused."""
 
 SETTLED_LABELS, SETTLED_TIME = 20, 3 * DAY
 """What a source must have given, and for how long, before it speaks for the others."""
@@ -342,7 +345,11 @@ class Sources:
     def log_e(self) -> float:
         """The logarithm of the sum of all e-detectors, in units of the whole page budget; -inf where there is nothing."""
         with np.errstate(divide="ignore"):
-            return float(np.log(self.parties.total()))
+            return float(np.log(self.parties.party["m"][: len(self.parties)][self._heard_lately()].sum()))
+
+    def _heard_lately(self) -> Bools:
+        """Which parties gave a label within the last `SILENCE` seconds: who fell silent does no harm any more."""
+        return np.asarray(self.parties.party["last"][: len(self.parties)] >= self.clock - SILENCE)
 
     def accusations(self, *, affected: bool = True) -> list[Accusation]:
         """All parties accused now, the strongest evidence first.
@@ -350,7 +357,7 @@ class Sources:
         Without `affected` they come without direction and prediction ids, which have to be searched for.
         """
         p = self.parties
-        slots = np.flatnonzero(p.party["accused"][: len(p)])
+        slots = np.flatnonzero(p.party["accused"][: len(p)] & self._heard_lately())
         order = np.argsort(-p.party["m"][slots], kind="stable")
         return [self._accusation(int(slot), affected=affected) for slot in slots[order]]
 

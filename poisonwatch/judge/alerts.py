@@ -7,8 +7,15 @@ import math
 from typing import TYPE_CHECKING
 
 from poisonwatch.judge.cause import diagnose, summarise
-from poisonwatch.profile.indicators import CANARY_FLIPS, CANARY_INPUTS, CONFIDENCE_FALL, INPUTS, SLICE_CONFIDENCE
-from poisonwatch.types import Alert, AlertState, Severity
+from poisonwatch.profile.indicators import (
+    CANARY_FLIPS,
+    CANARY_INPUTS,
+    CONFIDENCE_FALL,
+    INPUTS,
+    QUALITY,
+    SLICE_CONFIDENCE,
+)
+from poisonwatch.types import Alert, AlertState, Cause, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +34,7 @@ RESOLVED_AT = math.log(0.01)
 
 COUNTS_FROM = {
     INPUTS: PENDING_AT,
+    QUALITY: PENDING_AT,
     CANARY_INPUTS: PENDING_AT,
     CANARY_FLIPS: PENDING_AT,
     CONFIDENCE_FALL: RESOLVED_AT,
@@ -107,6 +115,11 @@ def _marks(evidence: Iterable[Evidence]) -> dict[str | None, frozenset[str]]:
     return {version: frozenset(groups) for version, groups in found.items()}
 
 
+def _unexplained(alert: Alert) -> bool:
+    """Is it a ticket for which nothing was to blame?"""
+    return alert.severity is Severity.TICKET and alert.cause is Cause.OUTPUT_CHANGE
+
+
 def _alert(
     evidence: Evidence,
     name: str,
@@ -119,13 +132,10 @@ def _alert(
 ) -> Alert:
     """The alert as it is now. Where the version's page is open already (`paged`), another one would wake nobody better."""
     cause, severity, because, against = diagnose(evidence, marks)
-    if (
-        before is not None
-        and before.state is AlertState.FIRING
-        and not (severity is Severity.PAGE and before.severity is Severity.TICKET and evidence.log_e >= FIRING_AT)
-    ):
-        # The cause was established when it fired. What moves afterwards does not rewrite it, unless it shows harm while
-        # the evidence is as strong: as it fades, so do the marks that explained it.
+    rises = severity is Severity.PAGE and evidence.log_e >= FIRING_AT and not paged
+    if before is not None and before.state is AlertState.FIRING and not (rises and _unexplained(before)):
+        # The cause was established when it fired. What moves afterwards does not rewrite it, unless harm is seen of what
+        # nothing explained, while the evidence is as strong: as it fades, so do the marks that explained it.
         cause, severity, because, against = before.cause, before.severity, before.because, before.against
     elif paged:
         severity = Severity.TICKET

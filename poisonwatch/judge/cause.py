@@ -4,7 +4,7 @@ A *mark* is another group of signals of the same version whose evidence fires to
 evidence. `RULES` is read from top to bottom; the first rule of the evidence's group whose marks are all there holds.
 
 Outputs that merely moved say nothing of harm: they are tickets. A page needs harm that was seen (labels), a comparison that
-neither inputs nor season explain (canary, shadow), or two independent marks that agree (the surrogate says other classes,
+neither inputs nor season explain (canary), or two independent marks that agree (the surrogate says other classes,
 and confidence fell). Labels prove nothing where few of their sources claim the errors. Where inputs moved as well, label-free marks prove nothing; where values are broken, the data are to
 blame and no version is.
 """
@@ -100,12 +100,14 @@ RULES = (
     _ticket(CANARY_FLIPS, Cause.OUTPUT_CHANGE),
     _ticket(CANARY_CONFIDENCE, Cause.OUTPUT_CHANGE),
     _ticket(CANARY_INPUTS, Cause.INPUT_DRIFT),
-    _page(SHADOW, Cause.DEGRADATION),
+    _ticket(SHADOW, Cause.OUTPUT_CHANGE),
     _ticket(FLIPS, Cause.INPUT_DRIFT, INPUTS),
+    _ticket(FLIPS, Cause.DATA_QUALITY, QUALITY),
     _page(FLIPS, Cause.BASELINE_CREEP, CONFIDENCE_FALL, Sign.SLOW),
     _page(FLIPS, Cause.DEGRADATION, CONFIDENCE_FALL),
     _ticket(FLIPS, Cause.OUTPUT_CHANGE),
     _ticket(SLICE_FLIPS, Cause.INPUT_DRIFT, INPUTS),
+    _ticket(SLICE_FLIPS, Cause.DATA_QUALITY, QUALITY),
     _page(SLICE_FLIPS, Cause.DEGRADATION, FLIPS, CONFIDENCE_FALL),
     _page(SLICE_FLIPS, Cause.SLICE_DEGRADATION, Sign.CONFINED, SLICE_CONFIDENCE),
     _ticket(SLICE_FLIPS, Cause.OUTPUT_CHANGE),
@@ -121,7 +123,7 @@ RULES = (
     _ticket(QUALITY, Cause.DATA_QUALITY),
 )
 
-PROOFS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS, CANARY_ERRORS, CANARY_CLASS, SHADOW])
+PROOFS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS, CANARY_ERRORS, CANARY_CLASS])
 """Groups whose page proves harm beyond a moved rate: a rollback needs one of them."""
 
 
@@ -158,13 +160,17 @@ def summarise(evidence: Evidence, cause: Cause) -> str:
             f"honest sources in {expected}{more}; {_MEANING[cause]}."
         )
     counted = f"'{first.indicator}' holds for {seen} of {evidence.n} {asked}"
+    if evidence.group == SHADOW:
+        return f"{who}: {counted} that {evidence.compared_with} answered too{more}; which of them is right, labels must say."
+    if Sign.FEW_SOURCES in evidence.signs:
+        return f"{who}: {counted}, the reference says {expected}{more}; but few sources of labels claim it."
     if evidence.compared_with is not None:
         against = f"for {expected} of {evidence.compared_with}'s on the same traffic{more}"
         return f"{who}: {counted}, {against}; {_MEANING[cause]}."
     return f"{who}: {counted}, the reference says {expected}{more}; {_MEANING[cause]}."
 
 
-_ASKED = dict.fromkeys(PROOFS - {CANARY_CLASS, SHADOW}, "labels") | {VOLUME: "spans of time"}
+_ASKED = dict.fromkeys(PROOFS - {CANARY_CLASS}, "labels") | {VOLUME: "spans of time"}
 
 _MEANING = {
     Cause.DEGRADATION: "the model got worse",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 
 MOST_TOLD = 4096
 """Accused sources that are remembered although nothing is left of the accusation."""
+
+
+class FeedbackView(NamedTuple):
+    """What is shown of a model's labels.
+
+    `agreement` is Fleiss' kappa over predictions with several labels, None where there are too few. `waiting_share` of the
+    predictions can meet their label: traffic beyond the store is sampled.
+    """
+
+    matched: int
+    unmatched: dict[str, int]
+    accused: int
+    agreement: float | None
+    waiting_share: float
+    unfit: bool
 
 
 class Accused:

@@ -19,6 +19,8 @@ from poisonwatch.profile.indicators import overall_of
 from poisonwatch.profile.odds import expit, logit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from poisonwatch.profile.baseline import Baseline
     from poisonwatch.types import Floats, Ints
 
@@ -54,14 +56,16 @@ class Believed:
         self._overall = overall
         self._own = own
 
-    def take(self, version: str, profile: Ints, start: float, *, first: bool) -> bool:
+    def take(self, version: str, profile: Ints, start: float, running: Mapping[str, bool]) -> bool:
         """Believe a version's labels (size,) of the block that began at `start`, if they are to be believed.
 
-        `first` says that it is the first version met. False where they are to be judged.
+        `running` has the versions that run, and whether one is the first met. False where the labels are to be judged. Those
+        of other versions are neither while the null is being learned: it is not known what they should be held against.
         """
-        if version not in self._own and not (first and not self._own):
-            return False
         questions = self.reference.questions
+        if not self._is_own(version, running[version]):
+            learning = 0 < self.labels[questions.asked[self._overall]] < FIRST
+            return learning and any(self._is_own(name, first) for name, first in running.items())
         if math.isnan(self.began):
             self.began = start
         if self.labels[questions.asked[self._overall]] < FIRST:
@@ -78,6 +82,9 @@ class Believed:
             if (self.labels[questions.asked[few]] >= FEWEST).any():
                 self._settle()
         return False
+
+    def _is_own(self, version: str, first: bool) -> bool:  # noqa: FBT001 - a fact, not an option
+        return version in self._own or (first and not self._own)
 
     def _settle(self) -> None:
         """Let the labels so far say which null holds.

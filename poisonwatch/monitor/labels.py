@@ -23,7 +23,7 @@ from poisonwatch.detect.evidence import EQUAL, collect
 from poisonwatch.detect.kernel import Memory
 from poisonwatch.detect.shift import Shift
 from poisonwatch.detect.sources import Sources, Votes
-from poisonwatch.monitor.accused import Accused
+from poisonwatch.monitor.accused import Accused, FeedbackView
 from poisonwatch.monitor.believed import Believed
 from poisonwatch.profile.indicators import (
     CANARY_ERRORS,
@@ -74,21 +74,6 @@ STORE = 1 << 25
 
 MOST_NAMES = 4096
 """Versions that are told apart among the predictions that wait."""
-
-
-class FeedbackView(NamedTuple):
-    """What is shown of a model's labels.
-
-    `agreement` is Fleiss' kappa over predictions with several labels, None where there are too few. `waiting_share` of the
-    predictions can meet their label: traffic beyond the store is sampled.
-    """
-
-    matched: int
-    unmatched: dict[str, int]
-    accused: int
-    agreement: float | None
-    waiting_share: float
-    unfit: bool
 
 
 @dataclass(slots=True)
@@ -305,7 +290,7 @@ class Labels:
                 version = self._versions[name] = _OfVersion(start, self._calm.begin(), none)
             version.totals = version.totals + profile
             believed = self._believed.baseline
-            learning = self._believed.take(name, profile, start, first=name == first)
+            learning = self._believed.take(name, profile, start, {other: other == first for other in shares})
             if self._believed.baseline is not believed:
                 self._lay(self._believed.baseline)
                 # What was held against a refuted null is no evidence; slices that are judged from now on had none.

@@ -33,6 +33,7 @@ FIRES = 0.0
 BROKEN_EFFECT = 2.5
 """A feature that moved by more, in log-odds, did not drift: its unit changed, or it is no longer filled."""
 
+# A record that is broken is wrong at the worst: no more errors can come of it than there are such records.
 BY_LABELS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
 
 MOSTLY = 0.5
@@ -47,12 +48,20 @@ def with_signs(found: list[Evidence]) -> list[Evidence]:
     """The same evidence of one version, with what each piece shows beside the others."""
     if not any(e.subjects for e in found):
         return found
-    inputs = [e for e in found if e.group == INPUTS and abs(e.effect) >= BROKEN_EFFECT]
-    broken = bool(moved([*inputs, *(e for e in found if e.group == QUALITY)]))
+    broken = max(
+        (
+            abs(subject.rate - subject.expected)
+            for e in found
+            if e.group == QUALITY or (e.group == INPUTS and abs(e.effect) >= BROKEN_EFFECT)
+            if moved([e])
+            for subject in e.subjects
+        ),
+        default=0.0,
+    )
     unsure = {_slice(subject.indicator) for e in found if e.group == SLICE_CONFIDENCE for subject in e.subjects}
     return [
         _signed(e, Sign.BROKEN)
-        if broken and e.group in BY_LABELS
+        if e.group in BY_LABELS and e.subjects and broken >= e.subjects[0].rate - e.subjects[0].expected
         else _signed(e, Sign.CONFINED)
         if e.group == SLICE_FLIPS and unsure & {_slice(subject.indicator) for subject in e.subjects}
         else e

@@ -48,7 +48,15 @@ class Meter:
         key = (entry["fingerprint"], entry["onset"])
         known = next((k for k, alert in self._alerts.items() if k[0] == key[0] and alert["state"] != "resolved"), None)
         if known is not None:
-            self._alerts[known] = {**entry, "fired": self._alerts[known]["fired"], "time": rfc3339(entry["time"])}
+            before = self._alerts[known]
+            # What is said of an alert that ended is that nothing is left of it: a reader wants to know what there was.
+            summary = before["summary"] if entry["state"] == "resolved" else entry["summary"]
+            self._alerts[known] = {
+                **entry,
+                "fired": before["fired"],
+                "summary": summary,
+                "time": rfc3339(entry["time"]),
+            }
         elif entry["state"] == "firing":
             told = rfc3339(entry["time"])
             self._alerts[key] = {**entry, "fired": told, "time": told}
@@ -83,7 +91,9 @@ class Meter:
             )
         lines += [f"  rejected: {count} x {reason}" for reason, count in report["rejected_by_reason"].items()]
         lines += [
-            f"{alert['fired']} {alert['severity']} {alert['cause']}: {alert['summary']}" for alert in report["alerts"]
+            f"{alert['fired']} {alert['severity']} {alert['cause']}: {alert['summary']}"
+            + (f" Resolved {alert['time']}." if alert["state"] == "resolved" else "")
+            for alert in report["alerts"]
         ] or ["No alert fired."]
         lines += [
             f"{d['model']} {d['model_version']}: {d['decision']}"

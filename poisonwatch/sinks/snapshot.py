@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from poisonwatch.monitor.labels import FeedbackView
+    from poisonwatch.monitor.accused import FeedbackView
     from poisonwatch.monitor.machine import VersionView
     from poisonwatch.profile.indicators import Questions
     from poisonwatch.types import Alert, Decision, Evidence
