@@ -32,6 +32,9 @@ RESOLVED_AT = math.log(0.01)
 """An alert ends when its evidence fell to a hundredth of the budget, or below the budget with no effect left."""
 
 
+EXPLAINED = frozenset([Cause.INPUT_DRIFT, Cause.DATA_QUALITY, Cause.REFERENCE_UNFIT, Cause.BLIND])
+"""Causes that lie outside of the version."""
+
 COUNTS_FROM = {
     INPUTS: PENDING_AT,
     QUALITY: PENDING_AT,
@@ -116,8 +119,8 @@ def _marks(evidence: Iterable[Evidence]) -> dict[str | None, frozenset[str]]:
 
 
 def _unexplained(alert: Alert) -> bool:
-    """Is it a ticket for which nothing was to blame?"""
-    return alert.severity is Severity.TICKET and alert.cause is Cause.OUTPUT_CHANGE
+    """Is it a ticket for which nothing but the version can be to blame?"""
+    return alert.severity is Severity.TICKET and alert.cause not in EXPLAINED
 
 
 def _alert(

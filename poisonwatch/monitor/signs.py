@@ -16,13 +16,14 @@ from poisonwatch.profile.indicators import (
     SLICE_ERRORS,
     SLICE_FLIPS,
     SLICE_HARMFUL_FLIPS,
+    WRONG_OF_FLIPPED,
 )
 from poisonwatch.types import Sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from poisonwatch.types import Evidence
+    from poisonwatch.types import Evidence, Subject
 
 SUSPECTED = math.log(0.1)
 """Nats from which evidence of moved inputs is taken into account: before it may raise an alert itself."""
@@ -35,6 +36,9 @@ BROKEN_EFFECT = 2.5
 
 # A record that is broken is wrong at the worst: no more errors can come of it than there are such records.
 BY_LABELS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
+
+BROKEN_OF_FLIPPED = 0.05
+"""Share of broken records from which they may be what is flipped and wrong."""
 
 MOSTLY = 0.5
 
@@ -61,12 +65,17 @@ def with_signs(found: list[Evidence]) -> list[Evidence]:
     unsure = {_slice(subject.indicator) for e in found if e.group == SLICE_CONFIDENCE for subject in e.subjects}
     return [
         _signed(e, Sign.BROKEN)
-        if e.group in BY_LABELS and e.subjects and broken >= e.subjects[0].rate - e.subjects[0].expected
+        if e.group in BY_LABELS and e.subjects and broken >= _more_errors(e.subjects[0])
         else _signed(e, Sign.CONFINED)
         if e.group == SLICE_FLIPS and unsure & {_slice(subject.indicator) for subject in e.subjects}
         else e
         for e in found
     ]
+
+
+def _more_errors(subject: Subject) -> float:
+    """By how many of all predictions errors rose: what is asked of the flipped only says nothing of their number."""
+    return BROKEN_OF_FLIPPED if subject.indicator == WRONG_OF_FLIPPED else subject.rate - subject.expected
 
 
 def mostly_lost(evidence: Evidence) -> Evidence:

@@ -43,13 +43,16 @@ def by_hand(
     labels: list[Label], version: int, since: float, row: int, code: int, *, flipped: bool
 ) -> tuple[float, int, int]:
     """The lowest rate that any choice of the sources left out leaves, and all labels and wrong ones, from lists."""
-    left_out = math.ceil(module.COLLUDING * len({source for *_, source in labels} - {""}))
+    everybody = len({source for *_, source in labels} - {""})
+    left_out = math.ceil(module.COLLUDING * everybody) if everybody >= module.FEWEST_SOURCES else 0
     chosen = [
         (source, wrong and (not flipped or facts[1] > 0))
         for time, of, facts, wrong, source in labels
         if of == version and time >= since and (row < 0 or facts[row] == code)
     ]
-    sources = sorted({source for source, _ in chosen} - {""})
+    anonymous = sum(source == "" for source, _ in chosen)
+    one_of_them = left_out and 2 * anonymous < len(chosen)
+    sources = sorted({source for source, _ in chosen} - (set() if one_of_them else {""}))
     rates = []
     for out in combinations(sources, min(left_out, len(sources))):
         kept = [wrong for source, wrong in chosen if source not in out]
@@ -68,7 +71,7 @@ def by_hand(
 def test_who_claims_the_most_is_found_among_all_choices(
     labels: list[Label], since: float, row: int, flipped: bool, share: float
 ) -> None:
-    """No choice of as many sources would leave a lower rate; labels without a source are never left out."""
+    """No choice of as many sources would leave a lower rate; labels without a source are one where most name theirs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "COLLUDING", share)
         claims = Claims(2)
@@ -78,8 +81,10 @@ def test_who_claims_the_most_is_found_among_all_choices(
     assert (wrong / found if found else 0.0) == pytest.approx(lowest)
     assert 0 <= wrong <= all_wrong
     assert wrong <= found <= all_labels
-    nobody = [label for label in labels if label[4] == "" and label[1] == 1 and label[0] >= since]
-    assert found >= sum(row < 0 or facts[row] == 1 for _, _, facts, _, _ in nobody)
+    of = [label for label in labels if label[1] == 1 and label[0] >= since and (row < 0 or label[2][row] == 1)]
+    nobody = sum(label[4] == "" for label in of)
+    if 2 * nobody >= len(of):
+        assert found >= nobody
 
 
 @settings(deadline=None)

@@ -19,6 +19,7 @@ from poisonwatch.profile.indicators import (
     QUALITY,
     REJECTED,
     SOURCES,
+    VOLUME,
 )
 from poisonwatch.types import Cause, Severity, Sign
 from tests.judge.findings import GONE, GROUPS, PAGE, finding
@@ -80,7 +81,7 @@ def test_moved_inputs_take_the_proof_out_of_everything_without_labels() -> None:
 def test_what_speaks_for_another_cause_is_told() -> None:
     """Marks that other rules of the group ask for, and that are there too, stand against; what nobody asks for does not."""
     rule = next(rule for rule in RULES if rule.group == FLIPS and rule.marks == {INPUTS})
-    _, _, because, against = told(rule, CONFIDENCE_FALL, QUALITY)
+    _, _, because, against = told(rule, CONFIDENCE_FALL, VOLUME)
     assert because == (FLIPS, INPUTS)
     assert against == (CONFIDENCE_FALL,)
 

@@ -82,12 +82,14 @@ def fresh(counts: Ints, own: frozenset[str] = frozenset(["v1"])) -> Believed:
 def test_the_first_labels_of_own_versions_are_believed_and_others_judged_at_once() -> None:
     """So many of the reference's versions in all, up to the block that completes them; never of another version."""
     believed = fresh(exact(2000, 100))
-    assert not believed.take("v2", exact(500, 250), 0.0, first=True)
+    assert not believed.take("v2", exact(500, 250), 0.0, {"v2": True})
     assert math.isnan(believed.began)
-    assert believed.take("v1", exact(FIRST - 1, 15), 60.0, first=False)
-    assert not believed.take("v2", exact(500, 250), 120.0, first=True)
-    assert believed.take("v1", exact(50, 2), 180.0, first=False)
-    assert not believed.take("v1", exact(10, 1), 240.0, first=False)
+    assert believed.take("v1", exact(FIRST - 1, 15), 60.0, {"v1": False})
+    assert not believed.take("v2", exact(500, 250), 120.0, {"v2": True})
+    assert believed.take("v2", exact(500, 250), 150.0, {"v1": False, "v2": True})  # nobody knows yet against what
+    assert believed.take("v1", exact(50, 2), 180.0, {"v1": False})
+    assert not believed.take("v2", exact(500, 250), 210.0, {"v1": False, "v2": True})
+    assert not believed.take("v1", exact(10, 1), 240.0, {"v1": False})
     assert believed.began == 60.0
     assert same(believed.labels, exact(FIRST - 1, 15) + exact(50, 2))
 
@@ -95,15 +97,15 @@ def test_the_first_labels_of_own_versions_are_believed_and_others_judged_at_once
 def test_where_the_reference_names_no_version_it_shows_the_first_one_met() -> None:
     """Then only its labels are believed."""
     believed = fresh(exact(2000, 100), frozenset())
-    assert not believed.take("b", exact(10, 1), 0.0, first=False)
-    assert believed.take("a", exact(10, 1), 0.0, first=True)
+    assert not believed.take("b", exact(10, 1), 0.0, {"b": False})
+    assert believed.take("a", exact(10, 1), 0.0, {"a": True})
 
 
 def test_a_fit_reference_keeps_its_rates() -> None:
     """Labels that err as often, or less, leave rates and nulls; only the whole's is as wide as they are uncertain."""
     for wrong in (15, 8, 0):
         believed = fresh(exact(2000, 100))
-        believed.take("v1", exact(FIRST, wrong), 0.0, first=False)
+        believed.take("v1", exact(FIRST, wrong), 0.0, {"v1": False})
         old, new = believed.reference, believed.baseline
         assert not believed.unfit
         assert same(new.rate, np.minimum(old.rate + (15.5 / 301 - 100.5 / 2001 if wrong == 15 else 0), 0.99))
@@ -118,7 +120,7 @@ def test_what_sources_err_is_added_to_all_rates() -> None:
     believed = fresh(exact(1000, 50) + exact(200, 60, of=5))
     all_rate = believed.reference.rate[OVERALL]
     wrong = round((all_rate + 0.02) * 301 - 0.5)
-    believed.take("v1", exact(FIRST, wrong), 0.0, first=False)
+    believed.take("v1", exact(FIRST, wrong), 0.0, {"v1": False})
     more = (wrong + 0.5) / 301 - all_rate
     old, new = believed.reference, believed.baseline
     assert not believed.unfit
@@ -131,7 +133,7 @@ def test_what_sources_err_is_added_to_all_rates() -> None:
 def unfit() -> Believed:
     """A reference of 5 % whose first labels say 20 %, all of one slice, but ten."""
     believed = fresh(exact(2000, 100))
-    believed.take("v1", exact(FIRST - 10, 58) + exact(10, 2, of=1), 0.0, first=False)
+    believed.take("v1", exact(FIRST - 10, 58) + exact(10, 2, of=1), 0.0, {"v1": False})
     assert believed.unfit
     return believed
 
@@ -150,9 +152,9 @@ def test_under_an_unfit_reference_a_slice_is_judged_once_enough_labels_have_show
     of_slice = none.bets.indicator == IN_SLICE[1]
     weight = SHARES[SLICE_ERRORS] * 0.5  # fifty steps that each earn a hundredth
     assert np.exp(memory.log_m[of_slice]).sum() <= weight * (1 + 1e-6)
-    assert not believed.take("v1", exact(FEWEST - 11, 8, of=1), 60.0, first=False)
+    assert not believed.take("v1", exact(FEWEST - 11, 8, of=1), 60.0, {"v1": False})
     assert believed.baseline is settled
-    assert not believed.take("v1", exact(1, 1, of=1), 120.0, first=False)
+    assert not believed.take("v1", exact(1, 1, of=1), 120.0, {"v1": False})
     now = believed.baseline
     seen = describe_errors(questions(), believed.labels, LABELS_Z)
     assert believed.labels[questions().asked[IN_SLICE[1]]] == FEWEST
@@ -161,7 +163,7 @@ def test_under_an_unfit_reference_a_slice_is_judged_once_enough_labels_have_show
     others = np.setdiff1d(np.arange(now.rate.size), IN_SLICE[1])
     assert same(now.high[others], settled.high[others])
     labels = believed.labels.copy()
-    believed.take("v1", exact(500, 500, of=1), 180.0, first=False)
+    believed.take("v1", exact(500, 500, of=1), 180.0, {"v1": False})
     assert believed.baseline is now
     assert same(believed.labels, labels)
 
@@ -181,7 +183,7 @@ def test_a_restart_changes_nothing(taken: int, error: float) -> None:
             again.restore(state)
             assert same([again.baseline.rate, again.baseline.high], [whole.baseline.rate, whole.baseline.high])
         answers.append(
-            [believed.take("v1", block, float(number), first=False) for believed in (whole, again)],
+            [believed.take("v1", block, float(number), {"v1": False}) for believed in (whole, again)],
         )
     assert all(one == other for one, other in answers)
     assert sum(one for one, _ in answers) == FIRST / 20
@@ -203,7 +205,7 @@ def month(
     for start in range(0, size, 15):
         block = profile(rng, 15, RATES if rise is None or start < 900 else rise, noise)
         before = believed.baseline
-        learning = believed.take("v1", block, float(start), first=False)
+        learning = believed.take("v1", block, float(start), {"v1": False})
         if shift is None or believed.baseline is not before:
             shift = Shift(believed.baseline, np.full(before.rate.size, FLOOR), SHARES, thetas=THETAS)
             memory = shift.begin() if learning or memory is None else memory
