@@ -23,7 +23,7 @@ from poisonwatch.types import Sign
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from poisonwatch.types import Evidence, Subject
+    from poisonwatch.types import Evidence
 
 SUSPECTED = math.log(0.1)
 """Nats from which evidence of moved inputs is taken into account: before it may raise an alert itself."""
@@ -36,6 +36,9 @@ BROKEN_EFFECT = 2.5
 
 # A record that is broken is wrong at the worst: no more errors can come of it than there are such records.
 BY_LABELS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
+
+MORE_IN_A_SLICE = 2.0
+"""How many times as often as elsewhere records of a slice may be broken."""
 
 BROKEN_OF_FLIPPED = 0.05
 """Share of broken records from which they may be what is flipped and wrong."""
@@ -65,7 +68,7 @@ def with_signs(found: list[Evidence]) -> list[Evidence]:
     unsure = {_slice(subject.indicator) for e in found if e.group == SLICE_CONFIDENCE for subject in e.subjects}
     return [
         _signed(e, Sign.BROKEN)
-        if e.group in BY_LABELS and e.subjects and broken >= _more_errors(e.subjects[0])
+        if e.group in BY_LABELS and e.subjects and broken >= _more_errors(e)
         else _signed(e, Sign.CONFINED)
         if e.group == SLICE_FLIPS and unsure & {_slice(subject.indicator) for subject in e.subjects}
         else e
@@ -73,9 +76,16 @@ def with_signs(found: list[Evidence]) -> list[Evidence]:
     ]
 
 
-def _more_errors(subject: Subject) -> float:
-    """By how many of all predictions errors rose: what is asked of the flipped only says nothing of their number."""
-    return BROKEN_OF_FLIPPED if subject.indicator == WRONG_OF_FLIPPED else subject.rate - subject.expected
+def _more_errors(evidence: Evidence) -> float:
+    """The least share of broken records that explains how far errors rose.
+
+    What is asked of the flipped only says nothing of their number. A slice may hold more of the broken than its share.
+    """
+    subject = evidence.subjects[0]
+    if subject.indicator == WRONG_OF_FLIPPED:
+        return BROKEN_OF_FLIPPED
+    rise = subject.rate - subject.expected
+    return rise / MORE_IN_A_SLICE if evidence.group in {SLICE_ERRORS, SLICE_HARMFUL_FLIPS} else rise
 
 
 def mostly_lost(evidence: Evidence) -> Evidence:
