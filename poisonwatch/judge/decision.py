@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poisonwatch.judge.cause import PROOFS
-from poisonwatch.profile.indicators import ERRORS, HARMFUL_FLIPS, SLICE_ERRORS, SLICE_HARMFUL_FLIPS
+from poisonwatch.profile.indicators import BY_LABELS
 from poisonwatch.types import Action, AlertState, Cause, Decision, Reason, Severity
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ HARM = (Cause.DEGRADATION, Cause.SLICE_DEGRADATION, Cause.BASELINE_CREEP)
 SUSPECT = (*HARM, Cause.OUTPUT_CHANGE, Cause.DATA_QUALITY)
 """What hold is said for: a version that shows it itself is no target."""
 
-BY_LABELS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
 
 HELD = (
     (Cause.FEEDBACK_POISONING, Reason.FEEDBACK_SUSPECT),

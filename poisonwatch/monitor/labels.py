@@ -26,6 +26,7 @@ from poisonwatch.detect.sources import Sources, Votes
 from poisonwatch.monitor.accused import Accused, FeedbackView
 from poisonwatch.monitor.believed import Believed
 from poisonwatch.profile.indicators import (
+    BY_LABELS,
     CANARY_ERRORS,
     ERRORS,
     FLIPPED_AND_WRONG,
@@ -60,7 +61,7 @@ THETAS = (0.4, 0.8, 1.4, 2.2)
 
 HARMFUL = frozenset([HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
 OVERALL_AND_SLICES = ((ERRORS, SLICE_ERRORS), (HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS))
-CLAIMED = frozenset([ERRORS, SLICE_ERRORS, CANARY_ERRORS, *HARMFUL])
+CLAIMED = BY_LABELS | {CANARY_ERRORS}
 """Groups of evidence that rest on what sources of labels claim."""
 
 OF_FLIPPED_FLOOR = 0.6

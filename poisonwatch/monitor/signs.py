@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from poisonwatch.profile.indicators import (
-    ERRORS,
-    HARMFUL_FLIPS,
+    BY_LABELS,
     INPUTS,
     QUALITY,
     SLICE_CONFIDENCE,
@@ -33,9 +32,6 @@ FIRES = 0.0
 
 BROKEN_EFFECT = 2.5
 """A feature that moved by more, in log-odds, did not drift: its unit changed, or it is no longer filled."""
-
-# A record that is broken is wrong at the worst: no more errors can come of it than there are such records.
-BY_LABELS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
 
 MORE_IN_A_SLICE = 2.0
 """How many times as often as elsewhere records of a slice may be broken."""
@@ -79,7 +75,8 @@ def with_signs(found: list[Evidence]) -> list[Evidence]:
 def _more_errors(evidence: Evidence) -> float:
     """The least share of broken records that explains how far errors rose.
 
-    What is asked of the flipped only says nothing of their number. A slice may hold more of the broken than its share.
+    A broken record is wrong at the worst: no more errors come of it than there are such records. What is asked of the
+    flipped only says nothing of their number. A slice may hold more of the broken than its share.
     """
     subject = evidence.subjects[0]
     if subject.indicator == WRONG_OF_FLIPPED:

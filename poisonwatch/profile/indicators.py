@@ -45,6 +45,9 @@ SOURCES = "sources"
 VOLUME = "volume"
 REJECTED = "rejected"
 
+BY_LABELS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
+"""Groups whose evidence on one version rests on labels."""
+
 FLIPPED, UNSURE, WRONG, FLIPPED_AND_WRONG = "flipped", "unsure", "wrong", "flipped and wrong"
 """Marks: the surrogate says another class; the confidence is low for this model; the label says otherwise; both do."""
 
