@@ -140,10 +140,6 @@ class Parties:
         keys = self.row["party"][1 : self._rows] * self.cells + self.row["cell"][1 : self._rows]
         self._row = {key: row for row, key in enumerate(keys.tolist(), 1)}
 
-    def total(self) -> float:
-        """The sum of the e-detectors of all parties."""
-        return float(self.party["m"][: len(self)].sum())
-
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
         return {
