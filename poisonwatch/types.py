@@ -69,8 +69,8 @@ class Batch:
 
     `time` (n,) seconds; `version` (n,) codes into `versions`, which are those met, in this order; `numbers` (d, n) with
     NaN for missing; `codes` (c, n) with 0 for missing; rows are laid out as `profile.indicators.Questions` says. `ids` (n,), `labels`
-    (n,) and `texts` (t, n) are strings, empty where missing; `embeddings` (e, n) with NaN for missing. `marks` (m, n) say which predictions
-    belong to the subsets that slices are counted in; a decoder leaves none.
+    (n,), `sources` (n,) (who asked for the prediction) and `texts` (t, n) are strings, empty where missing; `embeddings` (e, n) with
+    NaN for missing. `marks` (m, n) say which predictions belong to the subsets that slices are counted in; a decoder leaves none.
     `rejected_at` (r,) ascending: before which prediction each rejected line stood.
     """
 
@@ -82,6 +82,7 @@ class Batch:
     codes: Codes
     ids: Texts
     labels: Texts
+    sources: Texts
     texts: Texts
     embeddings: Vectors
     marks: Bools
@@ -129,6 +130,126 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     expected: float
 
 
+class Phrase(msgspec.Struct, frozen=True, kw_only=True, tag="phrase"):
+    """Words (m,) that stand next to each other in a text, lowered as `profile.words` lowers them."""
+
+    words: tuple[str, ...]
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """A condition on one feature, named as its column is: a category `value`, or a number in (`low`, `high`].
+
+    Where `low` equals `high` the number is exactly this; where all three are None the feature is missing.
+    """
+
+    feature: str
+    value: str | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Values(msgspec.Struct, frozen=True, kw_only=True, tag="values"):
+    """One to three conditions on features that hold together."""
+
+    items: tuple[Item, ...]
+
+
+class Patch(msgspec.Struct, frozen=True, kw_only=True, tag="patch"):
+    """A rectangle of an image of `image_height` x `image_width` pixels (one channel) with usual `pixels`, row by row.
+
+    A record bears the patch when every pixel of the rectangle lies within `tolerance` of the usual one.
+    """
+
+    row: int
+    column: int
+    height: int
+    width: int
+    image_height: int
+    image_width: int
+    pixels: tuple[float, ...]
+    tolerance: float
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True, tag="cell"):
+    """A region of the embedding space: the signs of random projection number `table`, as the bits of `signs`."""
+
+    table: int
+    signs: int
+
+
+Pattern = Phrase | Values | Patch | Cell
+
+
+class TriggerState(StrEnum):
+    """How far the evidence against a pattern goes.
+
+    `SURFACED`: its budgeted e-process crossed. `CONVICTED`: enough of its records flip, too. `CONFIRMED`, `REFUTED`: by insertion into
+    verified inputs. `ENDED`: not met any more for long.
+    """
+
+    SURFACED = "surfaced"
+    CONVICTED = "convicted"
+    CONFIRMED = "confirmed"
+    REFUTED = "refuted"
+    ENDED = "ended"
+
+
+class VersionEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pattern does in one version: of `matched` predictions that bear it `answered` got its class, `flipped` of these flip.
+
+    `works` is None while too few bear it to say.
+    """
+
+    model_version: str
+    matched: int
+    answered: int
+    flipped: int
+    works: bool | None
+
+
+class InsertionTest(msgspec.Struct, frozen=True, kw_only=True):
+    """What inserting a pattern into verified inputs did in one version: flips to its class among `probes`, and among `controls`.
+
+    `log_e` is that of the e-process on fresh, randomised probes; `verdict` is confirmed, refuted or None while undecided.
+    """
+
+    model_version: str
+    flipped: int
+    probes: int
+    control_flipped: int
+    controls: int
+    log_e: float
+    verdict: TriggerState | None
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True):
+    """A pattern that goes with one class, against what the rest of the record says.
+
+    `trigger` is its name, the same in every replica; `text` the pattern in words; `label` the class. Of the version in
+    which it surfaced `predictions` bear it and got the class, a `share` of all since `first_seen`. `sources` are who asked, with
+    how many, the most first; `examples` ids of triggered predictions; both bounded. `log_e` is its own e-process in units of the page budget. `contrast`
+    says whether another version, or the reference, shows that the pattern is not to blame by itself.
+    """
+
+    trigger: str
+    model: str
+    model_version: str
+    state: TriggerState
+    pattern: Pattern
+    text: str
+    label: str
+    versions: tuple[VersionEffect, ...]
+    predictions: int
+    share: float
+    first_seen: float
+    last_seen: float
+    sources: tuple[tuple[str, int], ...]
+    examples: tuple[str, ...]
+    log_e: float
+    contrast: bool
+    tests: tuple[InsertionTest, ...] = ()
+
+
 class Sign(StrEnum):
     """What else the monitor saw beside a piece of evidence; the table of causes reads it.
 
@@ -136,6 +257,8 @@ class Sign(StrEnum):
     `UNFIT`: the reference's own error rate was wrong from the start. `BROKEN`: values fell out of their range or were
     missing. `MOSTLY_LOST`: most of the lines did not enter a profile. `CLEAR`: the effect's lower bound is beyond the floor
     at which a difference between versions needs no second mark. `UNWATCHED`: no surrogate could give a second mark.
+    Of a trigger: `CONTRAST`: another version does not follow it, or the version is a later one; `CONFIRMED` by insertion; `AWAITED`: an
+    endpoint is there to confirm it and has not yet. `SATURATED`: more triggers than can be told apart.
     """
 
     FEW_SOURCES = "few_sources"
@@ -146,6 +269,10 @@ class Sign(StrEnum):
     MOSTLY_LOST = "mostly_lost"
     CLEAR = "clear"
     UNWATCHED = "unwatched"
+    CONTRAST = "contrast"
+    CONFIRMED = "confirmed"
+    AWAITED = "awaited"
+    SATURATED = "saturated"
 
 
 class Accusation(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +341,7 @@ class Severity(StrEnum):
 class Cause(StrEnum):
     """What the evidence says has happened."""
 
+    BACKDOOR = "backdoor"
     DEGRADATION = "degradation"
     SLICE_DEGRADATION = "slice_degradation"
     FEEDBACK_POISONING = "feedback_poisoning"
@@ -268,6 +396,8 @@ class Reason(StrEnum):
     EVIDENCE_PENDING = "evidence_pending"
     OUTPUTS_MOVED = "outputs_moved"
     DATA_QUALITY = "data_quality"
+    TRIGGER_CONFIRMED = "trigger_confirmed"
+    TRIGGER_UNCONFIRMED = "trigger_unconfirmed"
     WORSE_THAN_STABLE = "worse_than_stable"
     MORE_ERRORS = "more_errors"
     PROOF_MISSING = "proof_missing"
@@ -294,7 +424,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 class VersionFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the judge must know of a version beside the evidence.
 
-    `elders` are the versions known to be older than it, or trusted, the most recent first.
+    `elders` are the versions known to be older than it, or trusted, the most recent first. `triggered` says that an open, convicted
+    trigger of any version works in it.
     """
 
     model_version: str
@@ -303,6 +434,7 @@ class VersionFacts(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: float
     stable: bool
     elders: tuple[str, ...]
+    triggered: bool = False
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -314,3 +446,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     retired: tuple[str, ...]
     evidence: tuple[Evidence, ...]
     accusations: tuple[Accusation, ...] = ()
+    triggers: tuple[Trigger, ...] = ()

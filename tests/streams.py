@@ -208,6 +208,7 @@ def small_batch(
         codes=codes,
         ids=np.array([f"p{number}" for number in rng.integers(0, 1 << 40, n)], np.object_),
         labels=np.full(n, "", np.object_),
+        sources=np.full(n, "", np.object_),
         texts=np.full((1, n), "one two three four", np.object_),
         embeddings=np.empty((0, n), np.float32),
         marks=np.empty((0, n), np.bool_),

@@ -6,10 +6,10 @@
     assemble      from a configuration to an agent
     agent         the one loop
     reference     the edge's own composition: reads logs (sources, formats) and tells the time as the journal does (sinks)
-    sources  server       of formats, of sinks
+    sources  server  probe  of formats, of sinks; of inference servers
     config  formats  sinks  checkpoint
     monitor       the pure machine of one model
-    detect  judge         neither knows the other
+    detect  judge  mining  none knows another
     profile
     types  errors  and the version in the package itself
 
@@ -30,10 +30,10 @@ import poisonwatch
 LAYERS = (
     {"types", "errors", "poisonwatch"},
     {"profile"},
-    {"detect", "judge"},
+    {"detect", "judge", "mining"},
     {"monitor"},
     {"config", "formats", "sinks", "checkpoint"},
-    {"sources", "server"},
+    {"sources", "server", "probe"},
     {"reference"},
     {"agent"},
     {"assemble"},

@@ -44,6 +44,7 @@ class Filled(NamedTuple):
     codes: Codes
     ids: Texts
     labels: Texts
+    sources: Texts
     texts: Texts
     embeddings: Vectors
 
@@ -128,7 +129,9 @@ class Columns:
         for row, (in_features, get) in enumerate(self._texts):
             texts[row] = [value or "" for value in map(get, features if in_features else records)]
         labels = names(list(map(_get_label, records)))
-        return Filled(numbers, codes, identities(records), labels, texts, self._embeddings(records, faults))
+        sources = names(list(map(_get_source, records)))
+        embeddings = self._embeddings(records, faults)
+        return Filled(numbers, codes, identities(records), labels, sources, texts, embeddings)
 
     def _embeddings(self, records: list[Any], faults: Counter[str]) -> Vectors:
         if not self._width:
@@ -233,6 +236,7 @@ def names(values: list[Any]) -> Texts:
 
 _get_segment = attrgetter("segment")
 _get_label = attrgetter("label")
+_get_source = attrgetter("source")
 
 
 def _is_present(value: object) -> bool:

@@ -102,7 +102,7 @@ def read_record(line: bytes, kind: Any, schema: Schema, codes: dict[str, type[Co
         "label": _label(loaded, faults),
         "model": model,
         "model_version": version_of(loaded.get("model_version"), faults),
-        **{name: _identity(loaded, name, faults) for name in IDENTITIES},
+        **{name: _identity(loaded, name, faults) for name in (*IDENTITIES, "source")},
         **{name: _value(loaded, name, column, codes, faults, name) for name, column in own_columns(schema).items()},
     }
     features = loaded.get("features")

@@ -43,12 +43,13 @@ READ = (
         "features",
         "model",
         "model_version",
+        "source",
     ),
     *(*IDENTITIES, *OWN),
 )
 """Fields of the native record that are read; `scores` is another name of `probabilities`."""
 
-PASSED = ("source", "latency_ms")
+PASSED = ("latency_ms",)
 """Fields of the native record that are not read further."""
 
 MOST_EXTRAS = 64
@@ -179,6 +180,7 @@ def record_struct(
         *((name, str | int | float | None, None) for name in IDENTITIES),
         ("model", str | None, None),
         ("model_version", str | float | None, None),
+        ("source", str | int | float | None, None),
         *((name, _RAW, msgspec.UNSET) for name in PASSED),
         *((f"x{number}", _RAW, msgspec.UNSET) for number in range(len(extras))),
     ]

@@ -233,6 +233,7 @@ def _check(reference: Reference) -> None:
         codes=np.empty((codes, 0), np.int32),
         ids=np.empty(0, np.object_),
         labels=np.empty(0, np.object_),
+        sources=np.empty(0, np.object_),
         texts=np.empty((len(text_rows(schema)), 0), np.object_),
         embeddings=np.empty((embedding_width(schema), 0), np.float32),
         marks=np.empty((0, 0), np.bool_),

@@ -133,7 +133,7 @@ def _surrogate(schema: Schema, sample: Batch, said: Tokens, blind: dict[str, str
 
 def _sample(batches: Iterable[Batch], stride: int, words: WordCounts) -> Batch:
     """Every `stride`-th record of the reference; the words of all of them are counted."""
-    columns = ("time", "version", "numbers", "codes", "ids", "labels", "texts", "embeddings", "marks")
+    columns = ("time", "version", "numbers", "codes", "ids", "labels", "sources", "texts", "embeddings", "marks")
     kept, seen = [], 0
     for batch in batches:
         words.add(tokens(batch.texts))

@@ -43,6 +43,7 @@ def batch(numbers: Iterable[int], rejected_at: Iterable[int] = (), model: str = 
         codes=np.array([tags, tags * 2, tags * 3], np.int32),
         ids=texts(f"p{n}" for n in own),
         labels=texts(f"l{n}" for n in own),
+        sources=texts(f"s{n}" for n in own),
         texts=np.array([[f"t{n}" for n in own], [f"u{n}" for n in own]], np.object_).reshape(2, -1),
         embeddings=np.array([tags, tags + 0.5], np.float32),
         marks=np.array([tags % 2 == 0], np.bool_),
