@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -205,6 +205,25 @@ class VersionEffect(msgspec.Struct, frozen=True, kw_only=True):
     answered: int
     flipped: int
     works: bool | None
+
+
+class Question(NamedTuple):
+    """What a model is asked by a probe: the inputs of one native record, None where it has none of that kind.
+
+    `features` is an object by name, or a list of numbers in the order of the schema.
+    """
+
+    text: str | None
+    features: dict[str, float | str | bool | None] | list[float | None] | None
+    embedding: list[float] | None
+
+
+class Answer(NamedTuple):
+    """What a model answered to a probe; None for what its server does not say."""
+
+    label: str
+    confidence: float | None
+    model_version: str | None
 
 
 class InsertionTest(msgspec.Struct, frozen=True, kw_only=True):
