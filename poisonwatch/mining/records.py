@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from poisonwatch.profile.words import tokens
+from poisonwatch.profile.words import Tokens, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from poisonwatch.mining.suspects import Suspects
-    from poisonwatch.profile.words import Tokens
     from poisonwatch.types import Bools, Codes, Floats, Ints, Pattern, Texts, Vectors
 
     Columns = dict[str, Any]
@@ -48,13 +47,25 @@ class Records:
     codes: Codes
     embeddings: Vectors
 
-    def columns(self, which: Bools | Ints) -> Columns:
+    def columns(self, which: Bools | Ints | slice) -> Columns:
         """The columns of the chosen records, in the order of the choice."""
         return {name: getattr(self, name)[..., which] for name in COLUMNS}
 
     def select(self, which: Bools | Ints) -> Records:
         """The chosen records, in the order of the choice."""
         return Records.of(self.columns(which))
+
+    def cut(self, first: int, last: int) -> Records:
+        """Records first to last, without looking for their words anew."""
+        start, stop = np.searchsorted(self.words.row, (first, last))
+        words = Tokens(self.words.word[start:stop], self.words.row[start:stop] - first)
+        return Records(**self.columns(slice(first, last)), words=words)
+
+    def join(self, other: Records) -> Records:
+        """These records and those that follow."""
+        columns = {name: np.concatenate((getattr(self, name), getattr(other, name)), axis=-1) for name in COLUMNS}
+        row = np.concatenate((self.words.row, other.words.row + self.time.size))
+        return Records(**columns, words=Tokens(np.concatenate((self.words.word, other.words.word)), row))
 
     @classmethod
     def of(cls, columns: Columns) -> Self:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Window:
-    """One interval [start, end): a profile per model version, and how many lines were lost meanwhile: rejected, or late."""
+    """One interval [start, end): a profile per model version, and how many lines were lost meanwhile: rejected, or late.
+
+    `closed_by` is the place, in the batch that closed it, of the prediction that moved the watermark past its end; -1 where none did.
+    """
 
     start: float
     end: float
@@ -29,6 +32,7 @@ class Window:
     first_seen: dict[str, float] = field(default_factory=dict)
     last_seen: dict[str, float] = field(default_factory=dict)
     lost: int = 0
+    closed_by: int = -1
 
     def add(self, version: str, profile: Ints, first_seen: float, last_seen: float) -> None:
         """Count one piece of this window."""
@@ -81,7 +85,9 @@ class Windows:
             self._lost_before_any = 0
         self._count(batch, number, None if in_time.all() else np.flatnonzero(in_time))
         self._newest = float(newest[-1])
-        yield from self._close()
+        for window in self._close():
+            window.closed_by = int(np.searchsorted(newest - self._lateness, window.end)) - 1
+            yield window
 
     def flush(self, now: float) -> Iterator[Window]:
         """Close everything: nothing more comes for now. What comes later for later windows is in time.
