@@ -8,57 +8,26 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import sys
 import traceback
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from poisonwatch import __version__
+from poisonwatch.cli.options import DEFAULT_ADDRESS, FILE, check_output, checked_address, checked_url, progress
 from poisonwatch.errors import PoisonwatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
     from types import FrameType
 
-DEFAULT_ADDRESS = "127.0.0.1:9787"
 USAGE, DATA, SOFTWARE, INTERRUPTED = 64, 65, 70, 130
 UNREACHABLE = 3
 ADVICE = ("keep", "hold", "rollback")
 """By exit code of `decision`."""
-
-FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-def _address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    from poisonwatch.config import split_address
-    from poisonwatch.errors import ConfigError
-
-    try:
-        if value is not None:
-            split_address(value)
-    except ConfigError:
-        msg = f"{value!r} is not HOST:PORT"
-        raise click.BadParameter(msg) from None
-    return value
-
-
-def _url(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    from urllib.parse import urlsplit
-
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        good = False
-    if not good or not value.isprintable() or " " in value:
-        msg = f"{value!r} is no URL of an agent: say it like http://{DEFAULT_ADDRESS}"
-        raise click.BadParameter(msg)
-    return value
 
 
 def main() -> None:
@@ -98,7 +67,11 @@ def cli() -> None:
 @cli.command()
 @click.option("--config", "config_path", type=FILE, required=True, help="The YAML configuration.")
 @click.option(
-    "--web.listen-address", "address", metavar="HOST:PORT", callback=_address, help="Overrides web.listen_address."
+    "--web.listen-address",
+    "address",
+    metavar="HOST:PORT",
+    callback=checked_address,
+    help="Overrides web.listen_address.",
 )
 @click.option(
     "--log.level",
@@ -170,16 +143,16 @@ def replay(
     meter = Meter()
     out = None if report in {None, "-"} else Path(str(report))
     inputs = [*predictions, *feedback, reference, *([config_path] if config_path else [])]
-    _check_output("--journal", journal, inputs)
-    _check_output("--report", out, [*inputs, *([journal] if journal else [])])
+    check_output("--journal", journal, inputs)
+    check_output("--report", out, [*inputs, *([journal] if journal else [])])
     detection = load(config_path).detection if config_path else DetectionConfig()
     if journal is not None and journal.exists() and journal.stat().st_size:
         msg = f"{journal}: this file is not empty: a replay begins a journal of its own, name another or remove it"
         raise PoisonwatchError(msg)
-    with _progress("reference", [reference]) as advance:
+    with progress("reference", [reference]) as advance:
         learned = learn([reference], model, advance)
     _say_blind(learned.blind)
-    with _progress("replay", [*predictions, *feedback]) as advance:
+    with progress("replay", [*predictions, *feedback]) as advance:
         app = assemble(
             learned, predictions, feedback, detection=detection, journal=journal, tell=meter.hear, progress=advance
         )
@@ -210,8 +183,8 @@ def reference_build(logs: tuple[Path, ...], out: Path, model: str | None, from_l
     from poisonwatch.assemble import learn
     from poisonwatch.reference.file import save
 
-    _check_output("--out", out, logs)
-    with _progress("reference", [*logs, *logs, *logs]) as advance:
+    check_output("--out", out, logs)
+    with progress("reference", [*logs, *logs, *logs]) as advance:
         learned = learn(logs, model, advance, always=True, unproven=from_live)
     save(learned, out)
     click.echo(f"{out}: learned from {learned.records} predictions, SHA-256 {learned.sha256}")
@@ -250,7 +223,11 @@ def check(config_path: Path) -> None:
 
 @cli.command()
 @click.option(
-    "--url", default=f"http://{DEFAULT_ADDRESS}", show_default=True, callback=_url, help="Where the agent listens."
+    "--url",
+    default=f"http://{DEFAULT_ADDRESS}",
+    show_default=True,
+    callback=checked_url,
+    help="Where the agent listens.",
 )
 @click.option("--model", help="Only this model.")
 @click.option("--model-version", help="Only this version.")
@@ -332,7 +309,7 @@ def journal_verify(file: Path) -> None:
     default=DEFAULT_ADDRESS,
     show_default=True,
     metavar="HOST:PORT",
-    callback=_address,
+    callback=checked_address,
     help="Where the demo's agent answers.",
 )
 @click.option("--exit-at-end", is_flag=True, help="Stop when the log has ended instead of serving on.")
@@ -356,30 +333,6 @@ def schema() -> None:
 def version() -> None:
     """Print the version."""
     click.echo(f"poisonwatch {__version__}")
-
-
-def _check_output(option: str, path: Path | None, inputs: Sequence[Path]) -> None:
-    """Refuse, before the work, an output that would overwrite an input or could not be written after it."""
-    if path is None:
-        return
-    taken = next((given for given in inputs if _same_file(path, given)), None)
-    if taken is not None:
-        msg = f"{option} {path} would overwrite {taken}: name another file"
-        raise click.UsageError(msg)
-    if path.is_dir():
-        problem = "this is a folder: name a file in it"
-    elif not path.parent.is_dir():
-        problem = f"there is no folder {path.parent}: make it, or name a file elsewhere"
-    elif not os.access(path if path.exists() else path.parent, os.W_OK):
-        problem = "this cannot be written: allow it, or name a file elsewhere"
-    else:
-        return
-    msg = f"{option} {path}: {problem}"
-    raise PoisonwatchError(msg)
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
 
 
 def _stop_on_signals() -> Callable[[], bool]:
@@ -418,14 +371,3 @@ def _short(entry: dict[str, Any]) -> dict[str, Any]:
     """What a log line says of a journal entry."""
     names = ("model", "model_version", "state", "severity", "cause", "decision", "reason", "target", "summary")
     return {name: entry[name] for name in names if entry.get(name) is not None}
-
-
-@contextmanager
-def _progress(label: str, files: Sequence[Path]) -> Iterator[Callable[[int], None] | None]:
-    """A bar over the bytes of the files, on a terminal; nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    length = sum(file.stat().st_size for file in files if file.is_file())
-    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
-        yield bar.update
