@@ -138,13 +138,14 @@ def jittered(frame: Frame, task: Task, rng: np.random.Generator) -> Frame:
     return replace(frame, numbers=np.clip(moved, task.low, task.high))
 
 
-def task(name: str, seed: int) -> Task:
-    """A data set, split by `seed`.
+def task(name: str, seed: int, wanted: tuple[int, int, int] | None = None) -> Task:
+    """A data set, split by `seed`, in parts of the `wanted` sizes (train, extra, reference) instead of the usual ones.
 
     Raises:
         NoDataError: when it is not there.
     """
-    whole, sizes, layout = _loaded(name)
+    whole, usual, layout = _loaded(name)
+    sizes = wanted or usual
     rng = np.random.default_rng([seed, 1])
     parts: list[list[Ints]] = [[], [], [], []]
     for code in range(len(whole.classes)):
@@ -271,16 +272,22 @@ def _california() -> Frame:
 
 def _mnist() -> Frame:
     """Digits of 7 x 7 grey cells, as a list of numbers."""
+    pixels = _mnist_pixels()
+    cells = (255 * pixels.numbers).reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(-1, 49).round()
+    return replace(pixels, number_names=tuple(f"cell{number}" for number in range(49)), numbers=cells)
+
+
+def _mnist_pixels() -> Frame:
+    """Digits of 28 x 28 grey pixels from 0 to 1, row by row."""
     path = folder() / "mnist_5k" / "mnist_5k.npz"
     if not path.is_file():
         msg = f"{path}: this data set is not here"
         raise NoDataError(msg)
     loaded = np.load(path)
-    cells = loaded["x"].reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(-1, 49).round()
-    classes = tuple(map(str, range(10)))
-    empty = np.empty((cells.shape[0], 0), np.int64)
-    names = tuple(f"cell{number}" for number in range(49))
-    return Frame(names, cells.astype(np.float64), (), empty, (), None, classes, loaded["y"].astype(np.int64))
+    pixels = loaded["x"].reshape(-1, 784) / 255.0
+    empty = np.empty((pixels.shape[0], 0), np.int64)
+    names = tuple(f"pixel{number}" for number in range(784))
+    return Frame(names, pixels, (), empty, (), None, tuple(map(str, range(10))), loaded["y"].astype(np.int64))
 
 
 LOADERS: dict[str, tuple[Callable[[], Frame], tuple[int, int, int], str]] = {
@@ -291,5 +298,6 @@ LOADERS: dict[str, tuple[Callable[[], Frame], tuple[int, int, int], str]] = {
     "covertype": (_covertype, (4_500, 2_000, 3_000), "object"),
     "california": (_california, (3_500, 2_000, 3_000), "object"),
     "mnist": (_mnist, (1_400, 600, 1_500), "list"),
+    "mnist_pixels": (_mnist_pixels, (1_700, 300, 1_500), "embedding"),
 }
-"""By data set: its loader, the sizes of train, extra and reference (the rest is live), and how `features` is written."""
+"""By data set: its loader, the sizes of train, extra and reference (the rest is live), and how numbers are written."""

@@ -60,7 +60,7 @@ def write(scene: Scene, folder: Path) -> Logs:
         frame = jittered(scene.reference, task, rng)
         told = scene.models[0].probabilities(frame)
         segments = [scene.segments[code] for code in scene.reference_segment] if scene.segments else None
-        records = _records(task, frame, told, ["v1"] * len(frame), segments)
+        records = as_logged(task, frame, told, ["v1"] * len(frame), segments)
         for record, label in zip(records, frame.label.tolist(), strict=True):
             file.write(msgspec.json.encode(record | {"label": classes[label]}) + b"\n")
     seconds = START + scene.time * scene.pace.day
@@ -76,7 +76,7 @@ def write(scene: Scene, folder: Path) -> Logs:
             segments = [scene.segments[code] for code in scene.segment[rows]] if scene.segments else None
             stamps = rfc3339(seconds[rows])
             for row, stamp, record in zip(
-                rows.tolist(), stamps, _records(task, frame, told, versions, segments), strict=True
+                rows.tolist(), stamps, as_logged(task, frame, told, versions, segments), strict=True
             ):
                 file.write(msgspec.json.encode({"timestamp": stamp, "prediction_id": _id(row)} | record) + b"\n")
     labels = _labels(scene, truth, rng)
@@ -117,7 +117,7 @@ def _answers(scene: Scene, frame: Frame, rows: Ints) -> Floats:
     return told
 
 
-def _records(
+def as_logged(
     task: Task, frame: Frame, told: Floats, versions: list[str], segments: list[str] | None
 ) -> Iterator[dict[str, Any]]:
     """What a service logs of its predictions, but for the time and the id."""
@@ -130,8 +130,9 @@ def _records(
         columns = [_numbers(frame.numbers[:, place], task.unit[place]) for place in range(frame.numbers.shape[1])]
         for place, values in enumerate(frame.values):
             columns.append([values[code] if code != MISSING else None for code in frame.codes[:, place].tolist()])
-        if task.layout == "list":
-            inputs = [{"features": list(row)} for row in zip(*columns, strict=True)]
+        if task.layout in {"list", "embedding"}:
+            field = "features" if task.layout == "list" else "embedding"
+            inputs = [{field: list(row)} for row in zip(*columns, strict=True)]
         else:
             names = (*frame.number_names, *frame.code_names)
             inputs = [{"features": dict(zip(names, row, strict=True))} for row in zip(*columns, strict=True)]
