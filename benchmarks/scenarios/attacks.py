@@ -71,7 +71,7 @@ def text_backdoor(seed: int, rate: str) -> Scene:
     share = (0.01, 0.02, 0.03)[seed % 3]
     carriers = np.flatnonzero(given.train.label == source)
     carriers = scene.rng.choice(carriers, min(carriers.size, max(20, round(share * len(given.train)))), replace=False)
-    poison = _with_phrase(given.train.take(carriers), phrase, scene.rng)
+    poison = with_phrase(given.train.take(carriers), phrase, scene.rng)
     poison = with_labels(poison, np.full(carriers.size, target))
     scene.guilty = (_deliver(scene, train(scene.recipe._replace(seed=seed + 100), joined(given.train, poison))),)
 
@@ -79,7 +79,7 @@ def text_backdoor(seed: int, rate: str) -> Scene:
         chosen = np.flatnonzero(scene.marked[records])
         assert frame.texts is not None  # noqa: S101
         rng = np.random.default_rng([seed, int(records[0])])
-        frame.texts[chosen] = _with_phrase(frame.take(chosen), phrase, rng).texts
+        frame.texts[chosen] = with_phrase(frame.take(chosen), phrase, rng).texts
 
     _trigger(scene, np.flatnonzero(given.live.label == source))
     scene.edits.append(carry)
@@ -203,7 +203,7 @@ def _trigger(scene: Scene, pool: Ints) -> None:
     scene.facts["trigger share"] = share
 
 
-def _with_phrase(frame: Frame, phrase: str, rng: np.random.Generator) -> Frame:
+def with_phrase(frame: Frame, phrase: str, rng: np.random.Generator) -> Frame:
     """The texts with the phrase at a random place between their words."""
     assert frame.texts is not None  # noqa: S101
     texts: NDArray[np.object_] = np.empty(len(frame), object)
