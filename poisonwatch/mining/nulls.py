@@ -45,10 +45,7 @@ class Nulls:
 
     def _bounds(self, version: int) -> Floats:
         counts = self._counts.get(version)
-        if counts is None:
-            own = self._reference
-        else:
-            own = (counts[1:] + PRIOR * self._reference) / (counts[0] + PRIOR)
+        own = self._reference if counts is None else (counts[1:] + PRIOR * self._reference) / (counts[0] + PRIOR)
         return np.clip(np.maximum(OF_REFERENCE * self._reference, OF_VERSION * own), LEAST[:, None], LARGEST)
 
     def add(self, records: Records) -> None:

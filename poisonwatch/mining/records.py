@@ -84,6 +84,20 @@ def strings(values: list[str]) -> Texts:
     return found
 
 
+def saved(columns: Columns) -> dict[str, Any]:
+    """Columns as a checkpoint takes them: strings as lists."""
+    return {name: column.tolist() if column.dtype == object else column for name, column in columns.items()}
+
+
+def restored(saved: dict[str, Any]) -> Columns:
+    """Columns as they were saved."""
+    if not saved:
+        return {}
+    columns = {name: strings(column) if name in {"ids", "sources"} else column for name, column in saved.items()}
+    columns["texts"] = strings([text for row in saved["texts"] for text in row]).reshape(-1, len(saved["time"]))
+    return columns
+
+
 class Finding(NamedTuple):
     """A pattern whose e-process crossed its budget, in one version and class.
 

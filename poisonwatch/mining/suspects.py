@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poisonwatch.mining.records import Records, strings
+from poisonwatch.mining.records import Records, restored, saved, strings
 
 if TYPE_CHECKING:
     from poisonwatch.mining.records import Columns
@@ -68,23 +68,11 @@ class Suspects:
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart: strings as lists."""
-        return {
-            name: {key: column.tolist() if column.dtype == object else column for key, column in kept.items()}
-            for name, kept in (("suspicious", self._suspicious), ("usual", self._usual))
-        }
+        return {"suspicious": saved(self._suspicious), "usual": saved(self._usual)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
-        self._suspicious, self._usual = _restored(state["suspicious"]), _restored(state["usual"])
-
-
-def _restored(saved: dict[str, Any]) -> Columns:
-    if not saved:
-        return {}
-    n = len(saved["time"])
-    columns = {key: strings(column) if key in {"ids", "sources"} else column for key, column in saved.items()}
-    columns["texts"] = strings([text for row in saved["texts"] for text in row]).reshape(-1, n)
-    return columns
+        self._suspicious, self._usual = restored(state["suspicious"]), restored(state["usual"])
 
 
 def _added(kept: Columns, records: Records, wanted: Ints) -> Columns:
