@@ -226,6 +226,13 @@ class Answer(NamedTuple):
     model_version: str | None
 
 
+class GoldenInput(NamedTuple):
+    """An input whose right label a person has verified."""
+
+    question: Question
+    label: str
+
+
 class InsertionTest(msgspec.Struct, frozen=True, kw_only=True):
     """What inserting a pattern into verified inputs did in one version: flips to its class among `probes`, and among `controls`.
 
