@@ -6,6 +6,7 @@
     ├── BaselineError           a reference cannot be built, read or used (exit 65)
     ├── CheckpointError         a checkpoint cannot be trusted; the agent starts without it and says so
     ├── JournalError            the journal's chain is broken: names the first broken line
+    ├── ProbeError              an endpoint did not answer, or not well: says which and how; never the end of the agent
     ├── StateError              another agent writes to the same state (exit 65)
     └── MissingExtraError       a package of an extra is not installed: names what to install (exit 65)
 
@@ -38,6 +39,10 @@ class CheckpointError(PoisonwatchError):
 
 class JournalError(PoisonwatchError):
     """The journal's hash chain does not hold."""
+
+
+class ProbeError(PoisonwatchError):
+    """An endpoint did not give good answers: what it did instead."""
 
 
 class StateError(PoisonwatchError):

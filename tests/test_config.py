@@ -211,7 +211,8 @@ def test_budget(budget: str, seconds: float) -> None:
 def test_every_setting_is_described() -> None:
     """Every key that an operator can set says in the schema what it does, or has parts that do."""
     schema = Config.model_json_schema()
-    for name, part in {**schema["$defs"], "Config": schema}.items():
+    parts = {name: part for name, part in schema["$defs"].items() if name != "JsonValue"}
+    for name, part in {**parts, "Config": schema}.items():
         assert part["description"], name
         for key, setting in part["properties"].items():
             told = setting.get("description") or "$ref" in repr(setting) or "const" in setting

@@ -1,0 +1,316 @@
+"""The configuration: one YAML file, checked before anything starts, with the place and the remedy of every mistake."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from poisonwatch.config.endpoint import EndpointConfig
+from poisonwatch.config.part import Part
+from poisonwatch.errors import ConfigError
+
+UNITS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0}
+BUDGET = re.compile(r"one page per (?:(?P<count>\d+(?:\.\d+)?) )?(?P<unit>minute|hour|day|week)s?")
+
+
+def _check_budget(text: str) -> str:
+    found = BUDGET.fullmatch(text)
+    if found is None or float(found["count"] or 1) <= 0:
+        msg = "say it like `one page per 30 days` (minutes, hours, days or weeks)"
+        raise ValueError(msg)
+    return text
+
+
+Budget = Annotated[str, AfterValidator(_check_budget)]
+
+
+def budget_seconds(text: str) -> float:
+    """The period of a budget such as `one page per 30 days`."""
+    found = BUDGET.fullmatch(text)
+    if found is None:
+        msg = f"not a budget: {text!r}"
+        raise ValueError(msg)
+    return float(found["count"] or 1) * UNITS[found["unit"]]
+
+
+REMEDIES = {
+    "missing": "this key is required",
+    "model_type": "this must be a mapping",
+    "path_type": "this must be a path",
+    "too_short": "at least one entry is needed",
+    "tuple_type": "this must be a list",
+    "dict_type": "this must be a mapping",
+    "union_tag_not_found": "`kind` is required here",
+}
+"""By kind of mistake, where the validator's own words are not those of YAML."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT; an empty host means every interface.
+
+    Raises:
+        ConfigError: when it is none.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        msg = f"web.listen_address: {text!r} is not HOST:PORT"
+        raise ConfigError(msg)
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what was asked for
+
+
+def _check_address(text: str) -> str:
+    try:
+        split_address(text)
+    except ConfigError:
+        msg = "say it as HOST:PORT"
+        raise ValueError(msg) from None
+    return text
+
+
+class FileSourceConfig(Part):
+    """A log file that a server goes on writing; it is followed across rotation."""
+
+    kind: Literal["file"] = "file"
+    path: Path = Field(description="The file; relative to the configuration file.")
+    content: Literal["predictions", "feedback"] = Field(
+        "predictions", description="Whether its lines are predictions, or labels that came back."
+    )
+
+
+AnySource = FileSourceConfig
+"""Every kind of source; a second one makes this a union that `kind` discriminates."""
+
+
+class ModelConfig(Part):
+    """One model that is watched."""
+
+    name: str = Field(min_length=1, max_length=128, description="As the records' `model` says it.")
+    reference: Path = Field(description="A reference built by `poisonwatch reference build`, or a trusted log.")
+    reference_sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 that the reference must have, as `reference build` says it; another one is refused.",
+    )
+    stable: str | None = Field(
+        None, description="The version that others are compared with; by default the oldest that still runs."
+    )
+    endpoint: EndpointConfig | None = Field(
+        None, description="Where the model can be asked to confirm a trigger; nothing else is ever called."
+    )
+
+
+class DetectionConfig(Part):
+    """What counts as a departure. The defaults suit most models; floors are differences in log-odds."""
+
+    budget: Budget = Field(
+        "one page per 30 days", description="Expected time between false pages over everything that is watched."
+    )
+    window_seconds: float = Field(60.0, ge=1, le=86400, description="Width of a window of event time.")
+    lateness_seconds: float = Field(
+        60.0, ge=0, le=86400, description="How long a window waits for predictions that are logged out of order."
+    )
+    quiet_seconds: float = Field(
+        600.0, ge=1, le=86400, description="After how long a silence of all logs the last window is judged as it is."
+    )
+    effect_floor: float = Field(0.1, ge=0, le=3, description="Smaller departures from the reference do not matter.")
+    retrain_floor: float = Field(
+        0.3, ge=0, le=3, description="How much more the outputs of a later version may differ, as a retraining does."
+    )
+    canary_floor: float = Field(
+        0.4, ge=0, le=3, description="How much the outputs of two versions on the same traffic may differ."
+    )
+    canary_page_floor: float = Field(
+        0.75,
+        ge=0,
+        le=3,
+        description="How much the classes of two versions may differ before it pages without a second sign of harm.",
+    )
+    flip_floor: float = Field(
+        1.1, ge=0, le=5, description="How much more often than in the reference the surrogate may disagree."
+    )
+    label_floor: float = Field(0.4, ge=0, le=3, description="How much the error rate may rise above the reference's.")
+    drift_label_floor: float = Field(
+        0.8, ge=0, le=5, description="How much the error rate may rise while the inputs drift."
+    )
+    canary_predictions: int = Field(
+        30, ge=1, le=100_000, description="Predictions that both versions need before they are compared once."
+    )
+    min_predictions: int = Field(
+        200, ge=1, le=1_000_000, description="Predictions that a version needs before it can be called healthy."
+    )
+
+    @model_validator(mode="after")
+    def _ascending(self) -> DetectionConfig:
+        for lower, upper in (("canary_floor", "canary_page_floor"), ("label_floor", "drift_label_floor")):
+            if getattr(self, upper) < getattr(self, lower):
+                msg = f"{upper} must not be below {lower}: raise it, or lower the other"
+                raise ValueError(msg)
+        return self
+
+
+class LimitsConfig(Part):
+    """Bounds on what a log can make the agent do."""
+
+    line_bytes: int = Field(1 << 20, ge=1024, le=1 << 28, description="Longer lines are rejected.")
+    versions: int = Field(16, ge=1, le=1000, description="Versions of a model at once; more count as `other`.")
+    skew_seconds: float = Field(
+        60.0, ge=0, le=86400, description="How far a timestamp may lie in the future before the record is rejected."
+    )
+
+
+class StateConfig(Part):
+    """What the agent writes. Without a path a thing is not written."""
+
+    checkpoint: Path | None = Field(None, description="State and positions; what makes a crash a pause.")
+    checkpoint_seconds: float = Field(10.0, ge=0.1, le=3600, description="Time between two checkpoints.")
+    journal: Path | None = Field(None, description="Append-only record of alerts and decisions.")
+    dead_letter: Path | None = Field(None, description="A bounded sample of the rejected lines.")
+
+
+class WebConfig(Part):
+    """Where the agent answers."""
+
+    listen_address: Annotated[str, AfterValidator(_check_address)] = Field(
+        "127.0.0.1:9787", description="HOST:PORT of /metrics and the decision API."
+    )
+
+
+class Config(Part):
+    """Everything that the agent is told."""
+
+    models: tuple[ModelConfig, ...] = Field(min_length=1, max_length=100)
+    sources: tuple[AnySource, ...] = Field(min_length=1, max_length=1000)
+    detection: DetectionConfig = DetectionConfig()
+    limits: LimitsConfig = LimitsConfig()
+    state: StateConfig = StateConfig()
+    web: WebConfig = WebConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        names = [model.name for model in self.models]
+        if len(set(names)) != len(names):
+            msg = "models: two models have the same name: give each its own"
+            raise ValueError(msg)
+        paths = [source.path for source in self.sources]
+        if len(set(paths)) != len(paths):
+            msg = "sources: two sources read the same file: every record would count twice"
+            raise ValueError(msg)
+        if not any(source.content == "predictions" for source in self.sources):
+            msg = "sources: none has `content: predictions`: there is nothing to watch"
+            raise ValueError(msg)
+        return self
+
+
+def load(path: Path) -> Config:
+    """Read a configuration. Relative paths in it start from its own folder.
+
+    Raises:
+        ConfigError: one line per mistake, with the YAML path and the remedy.
+    """
+    try:
+        loaded = YAML(typ="safe", pure=True).load(path)
+    except OSError as error:
+        msg = f"{path}: the configuration cannot be read ({error.strerror})"
+        raise ConfigError(msg) from None
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        msg = f"{path}: this is not valid YAML: {problem}"
+        raise ConfigError(msg) from None
+    if not isinstance(loaded, dict):
+        msg = f"{path}: the configuration must be a mapping with at least `models` and `sources`"
+        raise ConfigError(msg)
+    try:
+        config = Config.model_validate(loaded)
+    except ValidationError as error:
+        problems = error.errors()
+        # Where an entry of a list is wrong, that the list is then empty is no mistake of its own.
+        inside = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+        told = [p for p in problems if p["type"] != "too_short" or p["loc"] not in inside]
+        lines = [f"{path}: {_place(problem['loc'])}{_remedy(problem)}" for problem in told]
+        raise ConfigError("\n".join(lines)) from None
+    return _rooted(config, path.resolve().parent)
+
+
+def dump(config: Config) -> str:
+    """The effective configuration as YAML."""
+    from io import StringIO  # noqa: PLC0415
+
+    text = StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(config.model_dump(mode="json"), text)
+    return text.getvalue()
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in _followed(location)[0]:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return f"{text}: " if text else ""
+
+
+def _remedy(problem: Any) -> str:
+    kind, location = problem["type"], problem["loc"]
+    if kind == "extra_forbidden":
+        known = list(_followed(location[:-1])[1].model_fields)
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        return f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known are {', '.join(known)}"
+    return REMEDIES[kind] if kind in REMEDIES else str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _followed(location: tuple[int | str, ...]) -> tuple[list[int | str], type[BaseModel]]:
+    """A place as the file has it, and the part of the configuration that is there.
+
+    Where `kind` chose among several parts, the validator puts the kind into the location: it is no key.
+    """
+    written: list[int | str] = []
+    model: type[BaseModel] = Config
+    among: list[type[BaseModel]] = []
+    for part in location:
+        chosen = [one for one in among if part in get_args(one.model_fields["kind"].annotation)]
+        among = []
+        if chosen:
+            model = chosen[0]
+            continue
+        written.append(part)
+        if isinstance(part, str) and part in model.model_fields:
+            found = _models_of(model.model_fields[part].annotation)
+            among = found if len(found) > 1 else []
+            model = found[0] if len(found) == 1 else model
+    return written, model
+
+
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_of(inner)]
+
+
+def _rooted(config: Config, folder: Path) -> Config:
+    """The same configuration with absolute paths."""
+    state = {
+        name: folder / path
+        for name in ("checkpoint", "journal", "dead_letter")
+        if (path := getattr(config.state, name))
+    }
+    return config.model_copy(
+        update={
+            "models": tuple(_rooted_model(model, folder) for model in config.models),
+            "sources": tuple(s.model_copy(update={"path": folder / s.path}) for s in config.sources),
+            "state": config.state.model_copy(update=state),
+        }
+    )
+
+
+def _rooted_model(model: ModelConfig, folder: Path) -> ModelConfig:
+    endpoint = model.endpoint
+    if endpoint is not None and endpoint.bearer_token_file is not None:
+        endpoint = endpoint.model_copy(update={"bearer_token_file": folder / endpoint.bearer_token_file})
+    return model.model_copy(update={"reference": folder / model.reference, "endpoint": endpoint})
