@@ -331,7 +331,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     `log_e` is the natural logarithm of the e-detector in units of the page budget: 0 is where the budget allows a
     page, one unit is one nat. `effect` is in log-odds, signed, of the first subject, between `expected` and `rate`;
     `floor` the size below which it does not matter. `n` predictions since `onset`; `second_onset` is when another method
-    says that it began. `signs` say what else was seen.
+    says that it began. `signs` say what else was seen. `told` is a sentence of the finder's own, where rates do not say it.
     """
 
     model: str
@@ -347,6 +347,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     compared_with: str | None = None
     second_onset: float | None = None
     signs: tuple[Sign, ...] = ()
+    told: str = ""
 
 
 class AlertState(StrEnum):

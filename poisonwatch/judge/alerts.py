@@ -14,8 +14,9 @@ from poisonwatch.profile.indicators import (
     INPUTS,
     QUALITY,
     SLICE_CONFIDENCE,
+    TRIGGERS,
 )
-from poisonwatch.types import Alert, AlertState, Cause, Severity
+from poisonwatch.types import Alert, AlertState, Cause, Severity, Sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,9 +57,10 @@ def step_alerts(
 ) -> tuple[dict[str, Alert], list[Alert]]:
     """Move the open alerts by new evidence: the alerts that are open now, and those whose state or severity changed.
 
-    A resolved alert is among the changes and no longer among the open ones. Alerts without new evidence stay.
+    A resolved alert is among the changes and no longer among the open ones. Alerts without new evidence stay. Of several that would page at
+    once a trigger does: it says what the others are effects of.
     """
-    evidence = tuple(evidence)
+    evidence = sorted(evidence, key=lambda found: found.group != TRIGGERS)
     marks = _marks(evidence)
     opened, changes = dict(alerts), []
     for found in evidence:
@@ -77,7 +79,7 @@ def step_alerts(
             if of != name
         )
         after = _alert(found, name, state, before, time, marks[found.model_version], paged=paged)
-        if before is not None and (before.state, before.severity, before.cause) == (state, after.severity, after.cause):
+        if before is not None and _gist(before) == _gist(after):
             continue
         changes.append(after)
         if state is AlertState.RESOLVED:
@@ -118,9 +120,26 @@ def _marks(evidence: Iterable[Evidence]) -> dict[str | None, frozenset[str]]:
     return {version: frozenset(groups) for version, groups in found.items()}
 
 
+def _gist(alert: Alert) -> tuple[object, ...]:
+    """What makes an alert worth telling again; once it fires, also what it rests on."""
+    because = alert.because if alert.state is AlertState.FIRING else ()
+    return alert.state, alert.severity, alert.cause, because
+
+
 def _unexplained(alert: Alert) -> bool:
     """Is it a ticket for which nothing but the version can be to blame?"""
     return alert.severity is Severity.TICKET and alert.cause not in EXPLAINED
+
+
+def _found_out(before: Alert, evidence: Evidence, cause: Cause) -> bool:
+    """May evidence on triggers say anew what an alert that fires rests on? What was confirmed stays confirmed."""
+    return (
+        before.state is AlertState.FIRING
+        and evidence.group == TRIGGERS
+        and evidence.log_e >= FIRING_AT
+        and cause is Cause.BACKDOOR
+        and Sign.CONFIRMED not in before.because
+    )
 
 
 def _alert(
@@ -136,7 +155,10 @@ def _alert(
     """The alert as it is now. Where the version's page is open already (`paged`), another one would wake nobody better."""
     cause, severity, because, against = diagnose(evidence, marks)
     rises = severity is Severity.PAGE and evidence.log_e >= FIRING_AT and not paged
-    if before is not None and before.state is AlertState.FIRING and not (rises and _unexplained(before)):
+    if before is not None and _found_out(before, evidence, cause):
+        # A pattern became known as a trigger, or a trigger as confirmed: what is open says so, and wakes nobody twice.
+        severity = Severity.TICKET if paged and before.severity is Severity.TICKET else Severity.PAGE
+    elif before is not None and before.state is AlertState.FIRING and not (rises and _unexplained(before)):
         # The cause was established when it fired. What moves afterwards does not rewrite it, unless harm is seen of what
         # nothing explained, while the evidence is as strong: as it fades, so do the marks that explained it.
         cause, severity, because, against = before.cause, before.severity, before.because, before.against

@@ -4,8 +4,8 @@ A *mark* is another group of signals of the same version whose evidence fires to
 evidence. `RULES` is read from top to bottom; the first rule of the evidence's group whose marks are all there holds.
 
 Outputs that merely moved say nothing of harm: they are tickets. A page needs harm that was seen (labels), a comparison that
-neither inputs nor season explain (canary), or two independent marks that agree (the surrogate says other classes,
-and confidence fell). Labels prove nothing where few of their sources claim the errors. Where inputs moved as well, label-free marks prove nothing; where values are broken, the data are to
+neither inputs nor season explain (canary), a trigger that another version does not follow or that was confirmed by insertion, verified inputs that
+are answered wrongly (golden), or two independent marks that agree (the surrogate says other classes, and confidence fell). Labels prove nothing where few of their sources claim the errors. Where inputs moved as well, label-free marks prove nothing; where values are broken, the data are to
 blame and no version is.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from poisonwatch.profile.indicators import (
+    BY_LABELS,
     CANARY_CLASS,
     CANARY_CONFIDENCE,
     CANARY_ERRORS,
@@ -22,6 +23,8 @@ from poisonwatch.profile.indicators import (
     CONFIDENCE_FALL,
     ERRORS,
     FLIPS,
+    GOLDEN,
+    GOLDEN_CHANGE,
     HARMFUL_FLIPS,
     INPUTS,
     OUTPUTS,
@@ -32,6 +35,7 @@ from poisonwatch.profile.indicators import (
     SLICE_FLIPS,
     SLICE_HARMFUL_FLIPS,
     SOURCES,
+    TRIGGERS,
     VOLUME,
 )
 from poisonwatch.types import Cause, Severity, Sign
@@ -67,6 +71,10 @@ def _ticket(group: str, cause: Cause, *marks: str) -> Rule:
 
 
 RULES = (
+    _page(TRIGGERS, Cause.BACKDOOR, Sign.CONFIRMED),
+    _page(TRIGGERS, Cause.BACKDOOR, Sign.AWAITED, Sign.CONTRAST),
+    _page(TRIGGERS, Cause.BACKDOOR, Sign.CONTRAST),
+    _ticket(TRIGGERS, Cause.OUTPUT_CHANGE),
     _ticket(ERRORS, Cause.REFERENCE_UNFIT, Sign.UNFIT),
     _ticket(ERRORS, Cause.DATA_QUALITY, Sign.BROKEN),
     _ticket(ERRORS, Cause.OUTPUT_CHANGE, Sign.FEW_SOURCES),
@@ -101,6 +109,8 @@ RULES = (
     _ticket(CANARY_CONFIDENCE, Cause.OUTPUT_CHANGE),
     _ticket(CANARY_INPUTS, Cause.INPUT_DRIFT),
     _ticket(SHADOW, Cause.OUTPUT_CHANGE),
+    _page(GOLDEN, Cause.DEGRADATION),
+    _ticket(GOLDEN_CHANGE, Cause.OUTPUT_CHANGE),
     _ticket(FLIPS, Cause.INPUT_DRIFT, INPUTS),
     _ticket(FLIPS, Cause.DATA_QUALITY, QUALITY),
     _page(FLIPS, Cause.BASELINE_CREEP, CONFIDENCE_FALL, Sign.SLOW),
@@ -123,7 +133,7 @@ RULES = (
     _ticket(QUALITY, Cause.DATA_QUALITY),
 )
 
-PROOFS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS, CANARY_ERRORS, CANARY_CLASS])
+PROOFS = frozenset([TRIGGERS, *BY_LABELS, CANARY_ERRORS, CANARY_CLASS, GOLDEN])
 """Groups whose page proves harm beyond a moved rate: a rollback needs one of them."""
 
 
@@ -146,6 +156,8 @@ def summarise(evidence: Evidence, cause: Cause) -> str:
     who = f"{evidence.model} {evidence.model_version}" if evidence.model_version else f"The log of {evidence.model}"
     if not evidence.subjects:
         return f"{who}: what is left of {cause.value.replace('_', ' ')} is too small to matter."
+    if evidence.group == TRIGGERS:
+        return _of_triggers(evidence)
     first = evidence.subjects[0]
     seen, expected = f"{first.rate:.1%}", f"{first.expected:.1%}"
     others = len(evidence.subjects) - 1
@@ -160,6 +172,9 @@ def summarise(evidence: Evidence, cause: Cause) -> str:
             f"honest sources in {expected}{more}; {_MEANING[cause]}."
         )
     counted = f"'{first.indicator}' holds for {seen} of {evidence.n} {asked}"
+    if evidence.group in {GOLDEN, GOLDEN_CHANGE}:
+        why = "the model behind the name changed" if evidence.group == GOLDEN_CHANGE else _MEANING[cause]
+        return f"{who}: {counted}, expected are {expected}{more}; {why}."
     if evidence.group == SHADOW:
         return f"{who}: {counted} that {evidence.compared_with} answered too{more}; which of them is right, labels must say."
     if Sign.FEW_SOURCES in evidence.signs:
@@ -170,7 +185,20 @@ def summarise(evidence: Evidence, cause: Cause) -> str:
     return f"{who}: {counted}, the reference says {expected}{more}; {_MEANING[cause]}."
 
 
-_ASKED = dict.fromkeys(PROOFS - {CANARY_CLASS}, "labels") | {VOLUME: "spans of time"}
+def _of_triggers(evidence: Evidence) -> str:
+    """The strongest trigger as the miner tells it, and how many there are beside it."""
+    others = len(evidence.subjects) - 1
+    more = f" {others} more {'triggers are' if others > 1 else 'trigger is'} open in it." if others else ""
+    if Sign.SATURATED in evidence.signs:
+        more = f"{more} There are more triggers than can be told apart: the journal has the strongest."
+    return f"{evidence.told}{more}"
+
+
+_ASKED = {
+    **dict.fromkeys([*BY_LABELS, CANARY_ERRORS], "labels"),
+    **dict.fromkeys([GOLDEN, GOLDEN_CHANGE], "verified inputs"),
+    VOLUME: "spans of time",
+}
 
 _MEANING = {
     Cause.DEGRADATION: "the model got worse",

@@ -9,7 +9,7 @@ import msgspec
 
 from poisonwatch.judge.alerts import step_alerts
 from poisonwatch.judge.decision import decide, is_clean
-from poisonwatch.types import Alert, AlertState, Decision, Reason
+from poisonwatch.types import Alert, AlertState, Cause, Decision, Reason, TriggerState
 
 if TYPE_CHECKING:
     from poisonwatch.types import Report
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MOST_CLEAN = 16
 """Versions that are gone and remembered as clean, the last ones."""
+
+NOT_CLEAN = frozenset([Reason.INSUFFICIENT_DATA, Reason.TRIGGER_UNCONFIRMED, Reason.TRIGGER_CONFIRMED])
+"""With what a version may not have gone, beside alerts of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,11 @@ def judge(standing: Standing, report: Report, fewest: int) -> tuple[Standing, li
         name
         for name in report.retired
         if name in standing.decisions
-        and standing.decisions[name].reason is not Reason.INSUFFICIENT_DATA
+        and standing.decisions[name].reason not in NOT_CLEAN
         and is_clean(name, alerts, standing.decisions)
     ]
-    running = {facts.model_version for facts in report.versions}
-    clean = tuple(name for name in dict.fromkeys((*standing.clean, *gone)) if name not in running)[-MOST_CLEAN:]
+    unfit = {facts.model_version for facts in report.versions} | _triggered(report)
+    clean = tuple(name for name in dict.fromkeys((*standing.clean, *gone)) if name not in unfit)[-MOST_CLEAN:]
     for name, alert in list(alerts.items()):
         if alert.model_version in report.retired:
             del alerts[name]
@@ -53,15 +56,29 @@ def judge(standing: Standing, report: Report, fewest: int) -> tuple[Standing, li
         version = facts.model_version
         before = standing.decisions.get(version)
         after = decide(report.model, facts, report.versions, alerts, standing.decisions, clean, fewest, report.time)
-        same = before is not None and (before.decision, before.reason, before.target) == (
-            after.decision,
-            after.reason,
-            after.target,
-        )
+        same = before is not None and _gist(before) == _gist(after)
         decisions[version] = before if same and before is not None else after
         if not same:
             news.append(after)
     return Standing(alerts, decisions, clean), changed, news
+
+
+def _triggered(report: Report) -> set[str]:
+    """Versions in which a trigger that is told works: also those that are gone."""
+    proven = (TriggerState.CONVICTED, TriggerState.CONFIRMED)
+    return {
+        version
+        for trigger in report.triggers
+        for version in (
+            *(effect.model_version for effect in trigger.versions if effect.works and trigger.state in proven),
+            *(test.model_version for test in trigger.tests if test.verdict is TriggerState.CONFIRMED),
+        )
+    }
+
+
+def _gist(decision: Decision) -> tuple[object, ...]:
+    """What makes a decision worth telling again: also that a trigger explains it."""
+    return decision.decision, decision.reason, decision.target, decision.cause is Cause.BACKDOOR
 
 
 def _ended(alert: Alert, time: float) -> Alert:

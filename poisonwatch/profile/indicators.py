@@ -42,6 +42,8 @@ CANARY_ERRORS = "canary_errors"
 CANARY_INPUTS = "canary_inputs"
 SHADOW = "shadow"
 SOURCES = "sources"
+TRIGGERS = "triggers"
+GOLDEN, GOLDEN_CHANGE = "golden", "golden_change"
 VOLUME = "volume"
 REJECTED = "rejected"
 
