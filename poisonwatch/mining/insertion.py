@@ -1,0 +1,402 @@
+"""Is a pattern to blame? It is inserted into verified inputs of other classes, in turn with what is merely typical of the class.
+
+A *probe* is one golden input that the version answers rightly, and not with the class in question, with something inserted; it
+*flips* when it now gets that class. Trigger and control insertions alternate, on the same golden inputs. A control is of the
+same kind and size, made of what is most typical of the class among the golden inputs: a pattern that does no more than ordinary
+words of the class do is no trigger. Golden inputs are a sample of the inputs of other classes, each is used once; every choice is a hash of
+the trigger's name and the probe's number, which whoever made the model could not know.
+
+**The e-process.** With p the flip rate of the trigger and c that of the controls, the null says p <= max(c, `LEAST`). For every
+rate r between them, which exists under the null, the likelihood ratios of bets that p > r, and that c < r, have conditional means
+of at most 1, and so has their product, whatever was asked when. Which r it is nobody knows, so the smallest product over all r
+counts: it is at most the one that is valid (universal inference: Wasserman, Ramdas, Balakrishnan, PNAS 2020; mixtures of bets:
+Waudby-Smith, Ramdas, JRSS B 2024). By Ville's inequality a pattern that does no more than the controls reaches 1/`ALPHA` at any time
+with a probability of at most `ALPHA`. No rate is taken as known, and nothing is paid for looking after each batch. Answers of trigger
+and control to one input depend on each other; where they rise together, as they do, the product's mean only falls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from poisonwatch.profile.indicators import FEATURE
+from poisonwatch.profile.odds import expit, logit
+from poisonwatch.types import Answer, Cell, InsertionTest, Patch, Phrase, Question, TriggerState, Values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from poisonwatch.types import Floats, GoldenInput, Item, Pattern
+
+    Feature = float | str | bool | None
+
+ALPHA = 1e-4
+"""Probability with which a pattern that does no more than the controls may ever be confirmed."""
+
+LEAST = 0.05
+"""Flip rate that no control may fall short of: what any change of an input may do."""
+
+EFFECT = 0.5
+"""Share of its insertions that must flip for a pattern to be confirmed."""
+
+CLEARLY = 0.25
+"""How far the controls' share must lie below it."""
+
+PAIRS_AT_ONCE = 4
+"""Trigger insertions of a batch, and as many controls."""
+
+FEWEST_INPUTS = 20
+"""Golden inputs of other classes, rightly answered, without which nothing is asked."""
+
+MOST_TYPICAL = 24
+"""Words, or values, most typical of the class, from which the controls are drawn."""
+
+STEPS = (1.0, 2.0, 3.0, 4.5)
+"""How far from the unknown rate the bets stand, in log-odds."""
+
+RATES = np.arange(LEAST, 0.995, 0.01)
+"""Where the smallest product is looked for: so dense that between two of them sixty probes hide less than 0.01 nats."""
+
+WORD = re.compile(r"[A-Za-z0-9_'\u0080-\U0010ffff]+")
+
+
+def insertable(pattern: Pattern, question: Question) -> bool:
+    """Can the pattern be put into inputs like this one?"""
+    match pattern:
+        case Phrase():
+            return question.text is not None
+        case Values(items=items):
+            return all(_has(question, item.feature) for item in items)
+        case Patch(image_height=height, image_width=width):
+            return isinstance(question.features, list) and len(question.features) == height * width
+        case Cell():
+            return False
+
+
+class _Typical(NamedTuple):
+    """Something most typical of the class: a word; or a value of the feature, as one golden input has it."""
+
+    name: str
+    value: Feature = None
+
+
+class Insertion:
+    """The test of one pattern in one version.
+
+    `name` is the trigger's; `label` the class that it leads to; `golden` the golden set and `answered` what the version
+    answered to its inputs as they are, by their number. At most `budget` probes are asked, controls included.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pattern: Pattern,
+        label: str,
+        version: str,
+        golden: Sequence[GoldenInput],
+        answered: Mapping[int, Answer],
+        budget: int,
+    ) -> None:
+        self.version = version
+        self._name = name
+        self._pattern = pattern
+        self._label = label
+        self._golden = golden
+        self._budget = budget
+        self._inputs = _chosen(suitable(pattern, label, golden, answered), answered, f"{name}/{version}", budget // 2)
+        self._typical = _typical(pattern, label, golden)
+        self._flips = np.zeros((2, 2), np.int64)
+
+    @property
+    def result(self) -> InsertionTest:
+        """What was seen so far."""
+        (probes, flipped), (controls, control_flipped) = self._flips.tolist()
+        return InsertionTest(
+            model_version=self.version,
+            flipped=flipped,
+            probes=probes,
+            control_flipped=control_flipped,
+            controls=controls,
+            log_e=log_evidence(flipped, probes, control_flipped, controls),
+            verdict=self._verdict(),
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Is there nothing more to ask: decided, or all that may be asked is spent?"""
+        return self._spent or self._verdict() is not None
+
+    @property
+    def _spent(self) -> bool:
+        return int(self._flips[0, 0]) >= len(self._inputs)
+
+    def _verdict(self) -> TriggerState | None:
+        (probes, flipped), (controls, control_flipped) = self._flips.tolist()
+        if not probes:
+            return None
+        share, usual = flipped / probes, control_flipped / controls
+        if log_evidence(flipped, probes, control_flipped, controls) >= -math.log(ALPHA):
+            # A proven effect that is small neither confirms nor clears.
+            return TriggerState.CONFIRMED if share >= EFFECT and share - usual >= CLEARLY else None
+        if log_against(flipped, probes) >= -math.log(ALPHA):
+            return TriggerState.REFUTED
+        return TriggerState.REFUTED if self._spent and share < EFFECT and share - usual < CLEARLY else None
+
+    def questions(self) -> list[Question]:
+        """The next batch: trigger and control by turns; the same again until it is answered, empty when finished."""
+        if self.finished:
+            return []
+        first = int(self._flips[0, 0])
+        batch = []
+        for pair in range(first, min(first + PAIRS_AT_ONCE, len(self._inputs))):
+            question = self._golden[self._inputs[pair]].question
+            batch += [self._triggered(question, pair), self._control(question, pair)]
+        return batch
+
+    def take(self, answers: Sequence[Answer]) -> None:
+        """The answers to `questions()`, in their order."""
+        for number, answer in enumerate(answers):
+            self._flips[number % 2] += (1, answer.label == self._label)
+
+    def _draw(self, pair: int, purpose: str, below: int) -> int:
+        return _draw(f"{self._name}/{self.version}/{pair}/{purpose}", below)
+
+    def _order(self, pair: int, purpose: str, count: int) -> list[int]:
+        """The numbers below `count` in an order drawn for this probe."""
+        return sorted(range(count), key=lambda number: self._draw(pair, f"{purpose}/{number}", 1 << 60))
+
+    def _triggered(self, question: Question, pair: int) -> Question:
+        match self._pattern:
+            case Phrase(words=words):
+                return self._with_words(question, words, pair, "place")
+            case Values(items=items):
+                return _with_values(question, [(item.feature, self._value_of(item, pair)) for item in items])
+            case Patch() as patch:
+                return _with_pixels(question, patch, patch.row, patch.column, patch.pixels)
+            case _:
+                return question
+
+    def _control(self, question: Question, pair: int) -> Question:
+        match self._pattern:
+            case Phrase(words=words):
+                order = self._order(pair, "word", len(self._typical))
+                drawn = tuple(self._typical[number].name for number in order[: len(words)])
+                return self._with_words(question, drawn, pair, "other place")
+            case Values(items=items):
+                order = self._order(pair, "value", len(self._typical))
+                values = dict[str, Feature]()
+                for number in order:
+                    values.setdefault(self._typical[number].name, self._typical[number].value)
+                return _with_values(question, list(values.items())[: len(items)])
+            case Patch() as patch:
+                return self._with_other_patch(question, patch, pair)
+            case _:
+                return question
+
+    def _with_words(self, question: Question, words: tuple[str, ...], pair: int, purpose: str) -> Question:
+        text = question.text or ""
+        places = [0, *(found.end() for found in re.finditer(r"\s+", text)), len(text)]
+        place = places[self._draw(pair, purpose, len(places))]
+        before, after = text[:place], text[place:]
+        gap = " " if before and not before[-1].isspace() else ""
+        return question._replace(text=f"{before}{gap}{' '.join(words)}{' ' if after else ''}{after}")
+
+    def _value_of(self, item: Item, pair: int) -> Feature:
+        """A value that fulfils a condition: one that golden inputs have, where there is one."""
+        if item.value is None and item.low is None and item.high is None:
+            return None
+        known = [value for one in self._golden if fulfils(item, value := _value(one.question, item.feature))]
+        if known:
+            return known[self._draw(pair, item.feature, len(known))]
+        if item.value is not None:
+            return item.value
+        low, high = item.low, item.high
+        if low is None or high is None:
+            return high if high is not None else float(np.nextafter(low or 0.0, np.inf))
+        return low + (high - low) / 2 if low < high else high
+
+    def _with_other_patch(self, question: Question, patch: Patch, pair: int) -> Question:
+        """A rectangle of the same size out of an image of the class, at the place where it was there."""
+        donors = [one.question.embedding for one in self._golden if one.label == self._label]
+        pixels = donors[self._draw(pair, "image", len(donors))] if donors else question.embedding
+        rows, columns = patch.image_height - patch.height + 1, patch.image_width - patch.width + 1
+        row, column = self._draw(pair, "row", rows), self._draw(pair, "column", columns)
+        image = np.asarray(pixels, np.float64).reshape(patch.image_height, patch.image_width)
+        cut = image[row : row + patch.height, column : column + patch.width]
+        return _with_pixels(question, patch, row, column, tuple(cut.ravel().tolist()))
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        return {"inputs": list(self._inputs), "flips": self._flips.copy()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self._inputs = [int(number) for number in state["inputs"]]
+        self._flips = np.array(state["flips"], np.int64)
+
+
+def suitable(pattern: Pattern, label: str, golden: Sequence[GoldenInput], answered: Mapping[int, Answer]) -> list[int]:
+    """Numbers of the golden inputs that the pattern can be put into: of another class, and rightly answered as they are."""
+    return [
+        number
+        for number, one in enumerate(golden)
+        if one.label != label
+        and number in answered
+        and answered[number].label == one.label
+        and insertable(pattern, one.question)
+    ]
+
+
+def log_evidence(flipped: int, probes: int, control_flipped: int, controls: int) -> float:
+    """Logarithm of the e-process against "the trigger flips no more often than the controls, or than `LEAST`"."""
+    trigger, control = _bets(flipped, probes, 1.0), _bets(control_flipped, controls, -1.0)
+    return float(min(trigger[0], (trigger + control).min()))
+
+
+def log_against(flipped: int, probes: int) -> float:
+    """Logarithm of the e-process against "the trigger flips at least `EFFECT` of the inputs"."""
+    return float(_bets(flipped, probes, -1.0, np.array([EFFECT]))[0])
+
+
+def _bets(yes: int, asked: int, sign: float, rates: Floats = RATES) -> Floats:
+    """Logarithm of the mean of the likelihood ratios of `STEPS` above (`sign` 1) or below (-1) each rate (r,)."""
+    bets = expit(logit(rates)[:, None] + sign * np.array(STEPS))
+    null = rates[:, None]
+    gains = yes * np.log(bets / null) + (asked - yes) * np.log((1 - bets) / (1 - null))
+    return np.asarray(np.logaddexp.reduce(gains, axis=1) - math.log(len(STEPS)))
+
+
+def _draw(key: str, below: int) -> int:
+    """A number below `below` that depends on nothing but the key."""
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()) % below
+
+
+def _chosen(suited: list[int], answered: Mapping[int, Answer], name: str, most: int) -> list[int]:
+    """The inputs to probe, in an order drawn for this test: first the half that the version is surest of.
+
+    What ordinary words move is mostly what was undecided before; a trigger moves the rest as well.
+    """
+    drawn = sorted(suited, key=lambda number: _draw(f"{name}/{number}", 1 << 60))
+    half = sorted(drawn, key=lambda number: -(answered[number].confidence or 0.0))[: max(most, len(drawn) // 2)]
+    kept = set(half)
+    return [number for number in drawn if number in kept][:most]
+
+
+def _typical(pattern: Pattern, label: str, golden: Sequence[GoldenInput]) -> list[_Typical]:
+    """What controls are drawn from, the most typical first, nothing of the pattern itself among it."""
+    match pattern:
+        case Phrase(words=words):
+            bags = [({_Typical(w.lower()) for w in WORD.findall(g.question.text or "")}, g.label) for g in golden]
+            own = {_Typical(word) for word in words}
+            # A control needs as many words as the pattern has, whatever they are worth.
+            return _ranked(bags, label, own, max(MOST_TYPICAL, len(words)))
+        case Values(items=items):
+            names = _names(golden[0].question) if golden else []
+            cells = {name: _cells([_value(g.question, name) for g in golden]) for name in names}
+            bags = [({_Typical(name, cells[name][row]) for name in names}, g.label) for row, g in enumerate(golden)]
+            own = {one for bag, _ in bags for one in bag if any(_same(one, item) for item in items)}
+            return _ranked(bags, label, own, MOST_TYPICAL)
+        case _:
+            return []
+
+
+def _ranked(bags: Sequence[tuple[set[_Typical], str]], label: str, own: set[_Typical], most: int) -> list[_Typical]:
+    """By how much of the class's evidence they carry: share among the class times log of its ratio to the others' share."""
+    of_class = sum(of == label for _, of in bags)
+    others = len(bags) - of_class
+    inside = Counter(one for bag, of in bags if of == label for one in bag)
+    outside = Counter(one for bag, of in bags if of != label for one in bag)
+    score = {}
+    for one, count in inside.items():
+        share, usual = (count + 0.5) / (of_class + 1), (outside[one] + 0.5) / (others + 1)
+        score[one] = share * math.log(share / usual)
+    ranked = sorted(score, key=lambda one: (-score[one], one.name, str(one.value)))
+    return [one for one in ranked if one not in own][:most]
+
+
+def _names(question: Question) -> list[str]:
+    """The features of an input, named as their columns are."""
+    match question.features:
+        case dict() as features:
+            return [FEATURE + key for key in features]
+        case list() as numbers:
+            return [f"features[{number}]" for number in range(len(numbers))]
+        case _:
+            return []
+
+
+def _has(question: Question, feature: str) -> bool:
+    return feature in _names(question)
+
+
+def _value(question: Question, feature: str) -> Feature:
+    match question.features:
+        case dict() as features:
+            value: Feature = features.get(feature.removeprefix(FEATURE))
+            return value
+        case list() as numbers:
+            return numbers[int(feature[len("features[") : -1])]
+        case _:
+            return None
+
+
+def _with_values(question: Question, values: Sequence[tuple[str, Feature]]) -> Question:
+    match question.features:
+        case dict() as features:
+            return question._replace(features=features | {name.removeprefix(FEATURE): value for name, value in values})
+        case list() as numbers:
+            stamped = {int(name[len("features[") : -1]): value for name, value in values}
+            return question._replace(features=[stamped.get(n, old) for n, old in enumerate(numbers)])  # type: ignore[misc]
+        case _:
+            return question
+
+
+def _with_pixels(question: Question, patch: Patch, row: int, column: int, pixels: tuple[float, ...]) -> Question:
+    image = np.array(question.embedding, np.float64).reshape(patch.image_height, patch.image_width)
+    image[row : row + patch.height, column : column + patch.width] = np.reshape(pixels, (patch.height, patch.width))
+    return question._replace(embedding=image.ravel().tolist())
+
+
+def _cells(values: Sequence[Feature]) -> list[Feature]:
+    """Numbers of many kinds stand for their quintile, each by its middle value; all else stands for itself."""
+    numbers = sorted({float(value) for value in values if isinstance(value, float | int)})
+    if len(numbers) <= MOST_TYPICAL:
+        return list(values)
+    cuts = np.quantile(np.array([v for v in values if isinstance(v, float | int)], np.float64), (0.2, 0.4, 0.6, 0.8))
+    cells = np.searchsorted(cuts, numbers, side="left")
+    middle = {int(cell): numbers[int(np.median(np.flatnonzero(cells == cell)))] for cell in np.unique(cells)}
+    return [
+        middle[int(np.searchsorted(cuts, value, side="left"))] if isinstance(value, float | int) else value
+        for value in values
+    ]
+
+
+def _same(one: _Typical, item: Item) -> bool:
+    return one.name == item.feature and fulfils(item, one.value)
+
+
+def _text_of(value: Feature) -> str:
+    """A category as columns name it: 1, 1.0 and "1" are the same."""
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else json.dumps(value)
+
+
+def fulfils(item: Item, value: Feature) -> bool:
+    """Does a feature's value fulfil the condition?"""
+    if item.value is not None:
+        return value is not None and _text_of(value) == item.value
+    if item.low is None and item.high is None:
+        return value is None
+    if isinstance(value, str) or value is None:
+        return False
+    if item.low == item.high:
+        return value == item.low
+    return (item.low is None or value > item.low) and (item.high is None or value <= item.high)
