@@ -1,0 +1,267 @@
+"""Triggers in texts: every word and every pair of neighbours is tested, and the whole phrase is read off what is kept.
+
+An e-process per word and pair (`slots`) says that something goes to one class against what the rest of the record says.
+Which words these are is found in the suspicious predictions that are kept, and there the phrase is reconstructed: the
+longest run of words that (nearly) all of them share and that is rare elsewhere. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from poisonwatch.mining.duplicates import SourceCaps
+from poisonwatch.mining.elevated import Elevated, patterns
+from poisonwatch.mining.records import Finding
+from poisonwatch.mining.slots import Crossing, Slots
+from poisonwatch.profile.words import MOST_WORDS, Tokens, fingerprints, mix
+from poisonwatch.types import Phrase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from poisonwatch.mining.records import Known, Records
+    from poisonwatch.mining.suspects import Suspects
+    from poisonwatch.types import Bools, Floats, Ints, Texts, Words
+
+LONGEST = 12
+"""Words of a phrase that are looked for; what stands around it in all who bear it is added afterwards."""
+
+LONGEST_EXTENDED = 40
+
+FEWEST = 3
+"""Suspicious predictions that must bear a phrase."""
+
+RARER = 10.0
+"""So many times rarer a phrase must be elsewhere than among the suspicious predictions that bear the pattern."""
+
+BEST_SHARE = 0.9
+"""A longer phrase may be borne by this share of those that bear the most frequent one."""
+
+OWN_SHARE = 0.5
+"""A pattern is explained by a phrase, or by what is known, that bears this share of its suspicious predictions."""
+
+MOST_WAITING = 4096
+"""Crossings that wait to be explained, at most: the first ones."""
+
+_WORD = re.compile(r"[0-9a-z_'\u0080-\U0010ffff]+")
+_LOWER = {capital: capital + 32 for capital in range(ord("A"), ord("Z") + 1)}
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Phrases:
+    """The engine for texts; `salt` as in `Slots`."""
+
+    def __init__(self, elevated: Elevated, salt: int = 0) -> None:
+        self._slots = Slots(elevated, SourceCaps(), salt)
+        self._crossed: list[Crossing] = []
+
+    def step(self, records: Records, mass: float) -> None:
+        """Take a block."""
+        counts = records.fresh & (records.label >= 0)
+        found = patterns(_of_rows(records.words, counts))
+        if not found.word.size:
+            return
+        self._crossed += self._slots.step(
+            found,
+            records.time,
+            records.version,
+            records.label,
+            np.stack((records.surprising, records.flipped)),
+            records.null,
+            fingerprints(records.sources.tolist()),
+            mass,
+        )
+        del self._crossed[MOST_WAITING:]
+
+    def surfaced(self, suspects: Suspects, known: Sequence[Known]) -> list[Finding]:
+        """What crossed since the last call, as phrases: one for each group of predictions, none for what is known."""
+        crossed, self._crossed = self._crossed, []
+        found = []
+        for version, label in sorted({(one.version, one.label) for one in crossed}):
+            records = suspects.suspicious(version, label)
+            if records is None or not records.label.size:
+                continue
+            explained = np.zeros(records.label.size, np.bool_)
+            for other in known:
+                if (other.version, other.label) == (version, label) and isinstance(other.pattern, Phrase):
+                    explained |= bears_phrase(other.pattern.words, records)
+            mine = [one for one in crossed if (one.version, one.label) == (version, label)]
+            found += self._explain(mine, records, suspects.usual(label), explained)
+        return found
+
+    def _explain(
+        self, crossed: list[Crossing], records: Records, usual: Records | None, explained: Bools
+    ) -> list[Finding]:
+        """Greedy cover of the suspicious predictions that bear what crossed and that nothing explains yet."""
+        group = np.array([crossed[0].version]), np.array([crossed[0].label])
+        bears = self._bearing(records, crossed, group)
+        none = np.zeros((0, len(crossed)), np.bool_)
+        commonness = _share(none if usual is None else self._bearing(usual, crossed, group))
+        sizes = bears.sum(axis=0)
+        waiting = np.ones(len(crossed), np.bool_)
+        found: list[Finding] = []
+        while True:
+            left = bears & ~explained[:, None]
+            many = left.sum(axis=0)
+            # A pattern most of whose predictions are explained owes its evidence to them.
+            waiting &= (many >= FEWEST) & (many > (1.0 - OWN_SHARE) * sizes)
+            if not waiting.any():
+                return found
+            score = np.where(waiting, many * np.log(many.clip(1) / (~explained).sum() / commonness), -np.inf)
+            first = int(score.argmax())
+            phrase = _phrase(records, np.flatnonzero(left[:, first]), ~explained & ~left[:, first], usual)
+            carriers = left[:, first] if phrase is None else bears_phrase(phrase, records)
+            gone = explained | carriers
+            theirs = np.flatnonzero(waiting & (2 * (left & carriers[:, None]).sum(axis=0) >= many))
+            if phrase is not None and theirs.size:
+                best = max((crossed[k] for k in theirs.tolist()), key=lambda one: one.log_e)
+                found.append(
+                    Finding(best.version, best.label, Phrase(words=phrase), best.log_e, best.matched, best.flipped)
+                )
+            waiting[first] = False
+            explained = gone
+
+    def _bearing(self, records: Records, crossed: list[Crossing], group: tuple[Ints, Ints]) -> Bools:
+        """Which records bear which of the patterns that crossed: (n, crossed)."""
+        found = patterns(records.words)
+        place = self._slots.places(found.word, *group)
+        slots = np.array([one.slot for one in crossed])
+        order = np.argsort(slots, kind="stable")
+        at = np.minimum(np.searchsorted(slots[order], place), slots.size - 1)
+        hit = slots[order][at] == place
+        bears = np.zeros((records.label.size, slots.size), np.bool_)
+        bears[found.row[hit], order[at[hit]]] = True
+        # The same slot may have crossed more than once.
+        return bears[:, order[np.searchsorted(slots[order], slots)]]
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        return {"slots": self._slots.state(), "crossed": [list(one) for one in self._crossed]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self._slots.restore(state["slots"])
+        self._crossed = [Crossing(*one) for one in state["crossed"]]
+
+
+def words_of(texts: Texts) -> list[str]:
+    """The words of one record's texts (t,) as strings, lowered: what `profile.words.tokens` finds, with the same limit."""
+    return [word for text in texts for word in _WORD.findall(text.translate(_LOWER))][:MOST_WORDS]
+
+
+def bears_phrase(words: Sequence[str], records: Records) -> Bools:
+    """Which records (n,) have the words next to each other."""
+    bears = np.zeros(records.label.size, np.bool_)
+    word, row = records.words
+    wanted = fingerprints(words)
+    if 0 < wanted.size <= word.size:
+        at = np.flatnonzero(word[: word.size - wanted.size + 1] == wanted[0])
+        for k in range(1, wanted.size):
+            at = at[(word[at + k] == wanted[k]) & (row[at + k] == row[at])]
+        bears[row[at]] = True
+    return bears
+
+
+class _Gram(NamedTuple):
+    """A run of words: its hash, its length, how many records of the group bear it, and where it stands in one of them."""
+
+    value: int
+    length: int
+    borne: int
+    row: int
+    start: int
+
+
+def _phrase(records: Records, group: Ints, others: Bools, usual: Records | None) -> tuple[str, ...] | None:
+    """The phrase that the records of a group (m,) share; None where nothing that they share is rare elsewhere.
+
+    `others` (n,) are records of other groups, to compare with.
+    """
+    inside = np.zeros(records.label.size, np.bool_)
+    inside[group] = True
+    words = _of_rows(records.words, inside)
+    background = [_of_rows(records.words, others)] + ([usual.words] if usual is not None else [])
+    compared = int(others.sum()) + (usual.label.size if usual is not None else 0)
+    rare: list[_Gram] = []
+    for length in range(1, LONGEST + 1):
+        value, row, start = _grams(words, length)
+        kept = np.unique(mix(value + row.astype(np.uint64) * _FACTOR), return_index=True)[1]
+        values, first, borne = np.unique(value[kept], return_index=True, return_counts=True)
+        often = np.flatnonzero(borne >= min(FEWEST, group.size))
+        if not often.size:
+            break
+        elsewhere = np.sum([_borne(text, length, values[often]) for text in background], axis=0)
+        share = borne[often] / group.size
+        far = (share >= RARER * (elsewhere + 1.0) / (compared + 1.0)) | (elsewhere == 0)
+        rare += [
+            _Gram(int(values[k]), length, int(borne[k]), int(row[kept][first[k]]), int(start[kept][first[k]]))
+            for k in often[far].tolist()
+        ]
+    if not rare:
+        return None
+    most = max(gram.borne for gram in rare)
+    enough = min(BEST_SHARE * most, most - 1 if most >= 2 * FEWEST else most)
+    best = max((gram for gram in rare if gram.borne >= enough), key=lambda gram: (gram.length, gram.borne, gram.value))
+    said = words_of(records.texts[:, best.row])
+    at = best.start - int(np.searchsorted(words.row, best.row))
+    return _extended(tuple(said[at : at + best.length]), [words_of(records.texts[:, k]) for k in group.tolist()])
+
+
+def _extended(phrase: tuple[str, ...], said: list[list[str]]) -> tuple[str, ...]:
+    """The phrase with what stands around it in all texts that bear it."""
+    n = len(phrase)
+    places = [(words, at) for words in said for at in range(len(words) - n + 1) if tuple(words[at : at + n]) == phrase]
+    if len(places) < FEWEST:
+        return phrase
+    before = 0
+    while n + before < LONGEST_EXTENDED and len({_word(words, at - before - 1) for words, at in places}) == 1:
+        if _word(places[0][0], places[0][1] - before - 1) is None:
+            break
+        before += 1
+    after = 0
+    while n + before + after < LONGEST_EXTENDED and len({_word(words, at + n + after) for words, at in places}) == 1:
+        if _word(places[0][0], places[0][1] + n + after) is None:
+            break
+        after += 1
+    words, at = places[0]
+    return tuple(words[at - before : at + n + after])
+
+
+def _word(words: list[str], at: int) -> str | None:
+    return words[at] if 0 <= at < len(words) else None
+
+
+def _grams(words: Tokens, length: int) -> tuple[Words, Ints, Ints]:
+    """Hashes of all runs of so many words, the record of each and where it starts among the words."""
+    word, row = words
+    last = word.size - length + 1
+    if last <= 0:
+        return np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64)
+    value = word[:last].copy()
+    for k in range(1, length):
+        value = value * _FACTOR + word[k : last + k]
+    start = np.flatnonzero(row[:last] == row[length - 1 :])
+    return value[start], row[start], start
+
+
+def _borne(words: Tokens, length: int, values: Words) -> Ints:
+    """How many records bear each of the runs `values` (v,), ascending, of so many words."""
+    value, row, _ = _grams(words, length)
+    place = np.minimum(np.searchsorted(values, value), values.size - 1)
+    found = values[place] == value
+    pairs = np.unique(place[found] + row[found] * values.size)
+    return np.bincount(pairs % values.size, minlength=values.size)
+
+
+def _share(bears: Bools) -> Floats:
+    """The share of records that bear each pattern, never quite 0."""
+    return np.asarray((bears.sum(axis=0) + 1.0) / (len(bears) + 1.0))
+
+
+def _of_rows(words: Tokens, which: Bools) -> Tokens:
+    """The words of the chosen records (n,), under the numbers that the records have."""
+    kept = which[words.row]
+    return words if kept.all() else Tokens(words.word[kept], words.row[kept])
