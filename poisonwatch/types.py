@@ -70,7 +70,7 @@ class Batch:
     `time` (n,) seconds; `version` (n,) codes into `versions`, which are those met, in this order; `numbers` (d, n) with
     NaN for missing; `codes` (c, n) with 0 for missing; rows are laid out as `profile.indicators.Questions` says. `ids` (n,), `labels`
     (n,), `sources` (n,) (who asked for the prediction) and `texts` (t, n) are strings, empty where missing; `embeddings` (e, n) with
-    NaN for missing. `marks` (m, n) say which predictions belong to the subsets that slices are counted in; a decoder leaves none.
+    NaN for missing. `marks` (m, n) say which predictions belong to the subsets that slices are counted in, and after these which are marked for the miner; a decoder leaves none.
     `rejected_at` (r,) ascending: before which prediction each rejected line stood.
     """
 
@@ -171,10 +171,11 @@ class Patch(msgspec.Struct, frozen=True, kw_only=True, tag="patch"):
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, tag="cell"):
-    """A region of the embedding space: the signs of random projection number `table`, as the bits of `signs`."""
+    """A region of the embedding space: which projections of number `table` exceed their `thresholds`, as the bits of `signs`."""
 
     table: int
     signs: int
+    thresholds: tuple[float, ...]
 
 
 Pattern = Phrase | Values | Patch | Cell
