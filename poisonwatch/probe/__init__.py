@@ -1,0 +1,1 @@
+"""Asking the models themselves: clients of inference servers. Only what the configuration names is ever called."""

@@ -1,0 +1,175 @@
+"""One POST over HTTP/1.1 with hard bounds: a total deadline, a largest answer, no redirects, no proxies.
+
+The standard library suffices and no client package would do more here: none has a deadline for the whole exchange (httpx and
+requests bound each read, so that a server which sends a byte a second holds them for ever), and most must be told not to read
+proxies from the environment. Resolving a host's name is the system's and has the system's bounds.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import ssl
+import time
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
+
+from poisonwatch.errors import ProbeError
+from poisonwatch.formats.records import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from _typeshed import WriteableBuffer
+
+LARGEST_ANSWER = 1 << 20
+"""Bytes of an answer's body; a larger one is no answer."""
+
+READ_OF_AN_ERROR = 1000
+"""Bytes that are read of the body of an error; the first words of it are told."""
+
+
+class _Incoming(io.RawIOBase):
+    """What comes in on a socket until the deadline."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        return self._exchange.within().recv_into(buffer)
+
+
+class _Wire:
+    """As much of a socket as `http.client` uses; every operation ends at the deadline."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def sendall(self, data: bytes) -> None:
+        self._exchange.within().sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Incoming(self._exchange))
+
+    def close(self) -> None:
+        """The exchange closes its socket when it is done."""
+
+
+class _Connection(HTTPConnection):
+    """An `http.client` connection over a wire."""
+
+    def __init__(self, exchange: Exchange, host: str, port: int, scheme: str) -> None:
+        super().__init__(host, port)
+        self.default_port = 443 if scheme == "https" else 80
+        self.sock = cast("socket.socket", _Wire(exchange))
+
+
+class Exchange:
+    """One request and its answer; `abort` ends it from another thread."""
+
+    def __init__(self, timeout: float) -> None:
+        self._deadline = time.monotonic() + timeout
+        self._socket: socket.socket | None = None
+        self._aborted = False
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """The body of the answer to a POST.
+
+        Raises:
+            ProbeError: when there is none with status 200, within the deadline and `LARGEST_ANSWER`.
+        """
+        parts = urlsplit(url)
+        place = f"{parts.scheme}://{parts.netloc}{parts.path}"
+        try:
+            return self._post(url, body, headers)
+        except TimeoutError:
+            msg = f"{place} did not answer in time"
+            raise ProbeError(msg) from None
+        except (OSError, HTTPException, ValueError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            msg = f"{place} could not be asked: {_told(reason)}"
+            raise ProbeError(msg) from None
+        finally:
+            if self._socket is not None:
+                self._socket.close()
+
+    def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        self._connect(host, port, tls=parts.scheme == "https")
+        connection = _Connection(self, host, port, parts.scheme)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("POST", target, body, {**headers, "Connection": "close"})
+        with connection.getresponse() as response:
+            place = f"{parts.scheme}://{parts.netloc}{parts.path}"
+            if 300 <= response.status < 400:
+                msg = f"{place} redirects ({response.status}): redirects are not followed, configure where it leads"
+                raise ProbeError(msg)
+            if response.status != 200:
+                said = _told(response.read(READ_OF_AN_ERROR).decode("utf-8", "replace"), headers.get("Authorization"))
+                msg = f"{place} answered {response.status}: {said}"
+                raise ProbeError(msg)
+            answer = response.read(LARGEST_ANSWER + 1)
+            if len(answer) > LARGEST_ANSWER:
+                msg = f"{place} answered with more than {LARGEST_ANSWER:,} bytes"
+                raise ProbeError(msg)
+            if response.length:
+                msg = f"{place} ended before its answer did"
+                raise ProbeError(msg)
+            return answer
+
+    def _connect(self, host: str, port: int, *, tls: bool) -> None:
+        trouble: OSError | None = None
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            self._socket = socket.socket(family, kind, protocol)
+            try:
+                self.within().connect(address)
+            except TimeoutError:
+                raise
+            except OSError as error:
+                self._socket.close()
+                trouble = error
+                continue
+            if tls:
+                context = ssl.create_default_context()
+                # The handshake needs a connected socket, and its time counts too.
+                self._socket = context.wrap_socket(self.within(), server_hostname=host)
+            return
+        raise trouble or OSError("the host has no address")
+
+    def within(self) -> socket.socket:
+        """The socket, for one operation that ends at the deadline.
+
+        Raises:
+            TimeoutError: when the deadline has passed.
+            OSError: when the exchange was aborted.
+        """
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if self._socket is None or self._aborted:
+            msg = "the exchange was ended"
+            raise OSError(msg)
+        self._socket.settimeout(left)
+        return self._socket
+
+    def abort(self) -> None:
+        """End it now, from another thread; whoever waits for the answer gets an error."""
+        self._aborted = True
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                # It was not connected yet, or is closed already.
+                return
+
+
+def _told(text: str, secret: str | None = None) -> str:
+    """A text from outside as one short printable line; a server that echoes our token is not quoted with it."""
+    if secret is not None:
+        text = text.replace(secret, "...").replace(secret.rpartition(" ")[2], "...")
+    return name_of(" ".join(text.split()))
