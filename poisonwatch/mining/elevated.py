@@ -71,23 +71,27 @@ class Elevated:
         return cls(np.empty(0, np.uint64), np.empty((2, 0)))
 
     @cached_property
-    def _tables(self) -> tuple[Bools, Levels]:
-        """Which first bits of keys there are at all, and the levels (2, m)."""
+    def _tables(self) -> tuple[Bools, Words]:
+        """Which first bits of keys there are at all, and what `levels` gives for each key."""
         met = np.zeros(1 << _FILTER_BITS, np.bool_)
         met[_first_bits(self.keys)] = True
-        return met, levels(self.rates)
+        surprising, flipped = levels(self.rates).astype(np.uint64)
+        return met, surprising * np.uint64(LEVELS) + flipped
 
-    def raise_levels(self, pattern: Words, label: Ints, level: Levels) -> None:
-        """Raise the levels (2, m) of the nulls of patterns (m,) in predictions of classes (m,), in place, to their own."""
-        if not self.keys.size:
-            return
-        met, own = self._tables
-        key = _keys(pattern, label)
-        may = np.flatnonzero(met[_first_bits(key)])
-        place = np.minimum(np.searchsorted(self.keys, key[may]), self.keys.size - 1)
-        found = self.keys[place] == key[may]
-        may, place = may[found], place[found]
-        level[:, may] = np.maximum(level[:, may], own[:, place])
+    def levels(self, pattern: Words, label: Ints) -> Words:
+        """The levels of the nulls that patterns (m,) have of their own in predictions of classes (m,), 0 for most.
+
+        That of surprising predictions, times `LEVELS`, and that of flipped ones.
+        """
+        found = np.zeros(pattern.size, np.uint64)
+        if self.keys.size:
+            met, own = self._tables
+            key = _keys(pattern, label)
+            may = np.flatnonzero(met[_first_bits(key)])
+            place = np.minimum(np.searchsorted(self.keys, key[may]), self.keys.size - 1)
+            right = self.keys[place] == key[may]
+            found[may[right]] = own[place[right]]
+        return found
 
     def file(self) -> ElevatedFile:
         """What is kept in a file."""
@@ -119,8 +123,7 @@ def learn_elevated(words: Tokens, label: Ints, surprising: Bools, flipped: Bools
     """
     from scipy.special import betaincinv  # noqa: PLC0415 - only who learns a reference pays for SciPy
 
-    found = patterns(words)
-    found = _chosen(found, label[found.row] >= 0)
+    found = patterns(of_rows(words, label >= 0))
     key = _keys(found.word, label[found.row])
     order = np.lexsort((found.row, key))
     key, row = key[order], found.row[order]
@@ -142,11 +145,22 @@ def learn_elevated(words: Tokens, label: Ints, surprising: Bools, flipped: Bools
 
 
 def patterns(words: Tokens) -> Tokens:
-    """The words of records and their pairs of neighbours; a pair does not reach from one record to the next."""
+    """The words of records, and their pairs of neighbours after them."""
+    pair = pairs(words)
+    return Tokens(np.concatenate((words.word, pair.word)), np.concatenate((words.row, pair.row)))
+
+
+def pairs(words: Tokens) -> Tokens:
+    """The pairs of neighbours among the words of each record; a pair does not reach from one record to the next."""
     word, row = words
     paired = row[1:] == row[:-1]
-    pair = (word[:-1] * _OF_PAIR + word[1:])[paired]
-    return Tokens(np.concatenate((word, pair)), np.concatenate((row, row[:-1][paired])))
+    return Tokens((word[:-1] * _OF_PAIR + word[1:])[paired], row[:-1][paired])
+
+
+def of_rows(words: Tokens, which: Bools) -> Tokens:
+    """The words of the chosen records (n,), under the numbers that the records have."""
+    kept = which[words.row]
+    return words if kept.all() else Tokens(words.word[kept], words.row[kept])
 
 
 def levels(rates: Floats) -> Levels:
@@ -168,7 +182,3 @@ def _keys(pattern: Words, label: Ints) -> Words:
 
 def _first_bits(key: Words) -> Words:
     return key >> np.uint64(64 - _FILTER_BITS)
-
-
-def _chosen(found: Tokens, which: Bools) -> Tokens:
-    return Tokens(found.word[which], found.row[which])

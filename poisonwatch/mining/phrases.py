@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from poisonwatch.mining.duplicates import SourceCaps
-from poisonwatch.mining.elevated import Elevated, patterns
+from poisonwatch.mining.elevated import of_rows, patterns
 from poisonwatch.mining.records import Finding
 from poisonwatch.mining.slots import Crossing, Slots
 from poisonwatch.profile.words import MOST_WORDS, Tokens, fingerprints, mix
@@ -22,6 +22,7 @@ from poisonwatch.types import Phrase
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from poisonwatch.mining.elevated import Elevated
     from poisonwatch.mining.records import Known, Records
     from poisonwatch.mining.suspects import Suspects
     from poisonwatch.types import Bools, Floats, Ints, Texts, Words
@@ -61,7 +62,7 @@ class Phrases:
     def step(self, records: Records, mass: float) -> None:
         """Take a block."""
         counts = records.fresh & (records.label >= 0)
-        found = patterns(_of_rows(records.words, counts))
+        found = patterns(of_rows(records.words, counts))
         if not found.word.size:
             return
         self._crossed += self._slots.step(
@@ -182,8 +183,8 @@ def _phrase(records: Records, group: Ints, others: Bools, usual: Records | None)
     """
     inside = np.zeros(records.label.size, np.bool_)
     inside[group] = True
-    words = _of_rows(records.words, inside)
-    background = [_of_rows(records.words, others)] + ([usual.words] if usual is not None else [])
+    words = of_rows(records.words, inside)
+    background = [of_rows(records.words, others)] + ([usual.words] if usual is not None else [])
     compared = int(others.sum()) + (usual.label.size if usual is not None else 0)
     rare: list[_Gram] = []
     for length in range(1, LONGEST + 1):
@@ -259,9 +260,3 @@ def _borne(words: Tokens, length: int, values: Words) -> Ints:
 def _share(bears: Bools) -> Floats:
     """The share of records that bear each pattern, never quite 0."""
     return np.asarray((bears.sum(axis=0) + 1.0) / (len(bears) + 1.0))
-
-
-def _of_rows(words: Tokens, which: Bools) -> Tokens:
-    """The words of the chosen records (n,), under the numbers that the records have."""
-    kept = which[words.row]
-    return words if kept.all() else Tokens(words.word[kept], words.row[kept])

@@ -21,7 +21,7 @@ from poisonwatch.profile.words import mix
 
 if TYPE_CHECKING:
     from poisonwatch.mining.duplicates import SourceCaps
-    from poisonwatch.mining.elevated import Elevated
+    from poisonwatch.mining.elevated import Elevated, Levels
     from poisonwatch.profile.words import Tokens
     from poisonwatch.types import Bools, Floats, Ints, Words
 
@@ -93,27 +93,21 @@ class Slots:
         if not found.word.size:
             return []
         start = min(mass / found.word.size, LARGEST_START)
-        slot, row, level = self._counted(found, time, version, label, hit[0] | hit[1], null, source)
+        slot, row, gain = self._counted(found, time, version, label, hit, null, source)
         if not slot.size:
             return []
         first = np.flatnonzero(np.append(True, slot[1:] != slot[:-1]))
         n = np.diff(np.append(first, slot.size))
         of_slot = slot[first]
-        gains = np.stack(
-            [
-                self._gain[k, level[indicator], hit[indicator, row].view(np.uint8)]
-                for k, (indicator, _) in enumerate(COMPONENTS)
-            ],
-            axis=1,
-        )
-        total = np.clip(np.add.reduceat(gains, first, axis=0), -FURTHEST, FURTHEST)
-        evidence = (self._mass[of_slot] + (n * start)[:, None]) * np.exp(total)
+        total = np.clip(np.add.reduceat(gain, first, axis=1).T, -FURTHEST, FURTHEST)
+        began = (n * start)[:, None]
+        evidence = (self._mass[of_slot] + began) * np.exp(total)
         flips = np.add.reduceat(hit[1, row].astype(np.int64), first)
         count = self._count[of_slot] + np.stack((n, flips), axis=1)
         mean = evidence.mean(axis=1)
         crossed = np.flatnonzero(mean >= 1.0)
-        # What is below the start of a single occurrence may as well start anew.
-        over = (mean >= 1.0) | (evidence.max(axis=1) < start) | (start == 0.0)
+        # What is below its start in this block may as well start anew with the next hit.
+        over = (mean >= 1.0) | (evidence <= began).all(axis=1)
         evidence[over] = 0.0
         last = np.append(first[1:], slot.size) - 1
         result = [
@@ -134,31 +128,46 @@ class Slots:
         return result
 
     def _counted(
-        self, found: Tokens, time: Floats, version: Ints, label: Ints, odd: Bools, null: Floats, source: Words
-    ) -> tuple[Ints, Ints, Ints]:
-        """Slot, prediction (m,) and levels of the nulls (2, m) of what counts, by slot and in the order of the log."""
+        self, found: Tokens, time: Floats, version: Ints, label: Ints, hit: Bools, null: Floats, source: Words
+    ) -> tuple[Ints, Ints, Floats]:
+        """Slot, prediction (m,) and gains (components, m) of what counts, by slot and in the order of the log."""
         slot = self._places(found.word, self._group(version, label)[found.row])
-        hot = slot[odd[found.row]]
+        hot = slot[(hit[0] | hit[1])[found.row]]
         idle = hot[~self._running[hot]]
         self._running[hot] = True
         chosen = np.flatnonzero(self._running[slot])
         self._running[idle] = False
         row = found.row[chosen]
-        level = levels(null)[:, row]
-        self._elevated.raise_levels(found.word[chosen], label[row], level)
-        # One number each, so that they are sorted at once: slot, prediction, levels.
+        raised = self._elevated.levels(found.word[chosen], label[row])
+        # One number each, so that they are sorted at once: slot, prediction, levels of the nulls of its own.
         key = slot[chosen].astype(np.uint64) << np.uint64(_ROW_BITS + 2 * _LEVEL_BITS)
         key |= row.astype(np.uint64) << np.uint64(2 * _LEVEL_BITS)
-        key |= (level[0].astype(np.uint64) << np.uint64(_LEVEL_BITS)) | level[1]
+        key |= raised
         key.sort()
         once = key >> np.uint64(2 * _LEVEL_BITS)
         # Of two patterns of one prediction in one slot the one with the higher null counts.
         key = key[np.append(once[1:] != once[:-1], True)] if key.size else key
         slot = (key >> np.uint64(_ROW_BITS + 2 * _LEVEL_BITS)).astype(np.int64)
         row = ((key >> np.uint64(2 * _LEVEL_BITS)) & np.uint64((1 << _ROW_BITS) - 1)).astype(np.int64)
-        both = (key >> np.uint64(_LEVEL_BITS)) & np.uint64(SILENT), key & np.uint64(SILENT)
+        raised = key & np.uint64((1 << 2 * _LEVEL_BITS) - 1)
         allowed = self._caps.count(slot.astype(np.uint64), source[row], time[row])
-        return slot[allowed], row[allowed], np.stack(both).astype(np.int64)[:, allowed]
+        if not allowed.all():
+            slot, row, raised = slot[allowed], row[allowed], raised[allowed]
+        usual = levels(null)
+        gain = self._gains_of(usual, hit)[:, row]
+        own = np.flatnonzero(raised)
+        both = np.stack((raised[own] >> np.uint64(_LEVEL_BITS), raised[own] & np.uint64(SILENT))).astype(np.uint8)
+        gain[:, own] = self._gains_of(np.maximum(usual[:, row[own]], both), hit[:, row[own]])
+        return slot, row, gain
+
+    def _gains_of(self, level: Levels, hit: Bools) -> Floats:
+        """What predictions (n,) with these levels (2, n) of their nulls and these hits (2, n) add: (components, n)."""
+        return np.stack(
+            [
+                self._gain[k, level[indicator], hit[indicator].view(np.uint8)]
+                for k, (indicator, _) in enumerate(COMPONENTS)
+            ]
+        )
 
     def _group(self, version: Ints, label: Ints) -> Words:
         return mix((version.astype(np.uint64) << np.uint64(32)) + label.astype(np.uint64) + self._salt)
