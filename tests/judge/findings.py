@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from poisonwatch.judge.cause import RULES
-from poisonwatch.types import Evidence, Report, Sign, Subject, VersionFacts
+from poisonwatch.profile.indicators import TRIGGERS
+from poisonwatch.types import Evidence, Report, Sign, Subject, Trigger, VersionFacts
 
 GROUPS = tuple(dict.fromkeys(rule.group for rule in RULES))
 """Every group of signals that evidence is told of."""
@@ -41,13 +42,22 @@ def finding(group: str, log_e: float, version: str | None = "v2", effect: float 
         subjects=subjects if log_e >= math.log(0.01) else (),
         compared_with="v1" if group.startswith("canary") else None,
         signs=signs,
+        told="mail v2 answers 'ham' where the text has 'xyz'." if group == TRIGGERS and log_e >= math.log(0.01) else "",
     )
 
 
-def facts(version: str, predictions: int = 1000, *elders: str, stable: bool = False) -> VersionFacts:
+def facts(
+    version: str, predictions: int = 1000, *elders: str, stable: bool = False, triggered: bool = False
+) -> VersionFacts:
     """What is known of a version, and which are older, the most recent first."""
     return VersionFacts(
-        model_version=version, predictions=predictions, first_seen=0.0, last_seen=600.0, stable=stable, elders=elders
+        model_version=version,
+        predictions=predictions,
+        first_seen=0.0,
+        last_seen=600.0,
+        stable=stable,
+        elders=elders,
+        triggered=triggered,
     )
 
 
@@ -59,6 +69,7 @@ def report(
     time: float = 600.0,
     versions: tuple[VersionFacts, ...] = (V1, V2),
     retired: tuple[str, ...] = (),
+    triggers: tuple[Trigger, ...] = (),
 ) -> Report:
     """A report of one closed window."""
-    return Report(model="mail", time=time, versions=versions, retired=retired, evidence=evidence)
+    return Report(model="mail", time=time, versions=versions, retired=retired, evidence=evidence, triggers=triggers)

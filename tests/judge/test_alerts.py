@@ -10,9 +10,21 @@ from hypothesis import strategies as st
 
 from poisonwatch.judge.alerts import FIRING_AT, PENDING_AT, RESOLVED_AT, fingerprint, step_alerts
 from poisonwatch.judge.decision import HARM
-from poisonwatch.profile.indicators import CANARY_ERRORS, CONFIDENCE_FALL, ERRORS, FLIPS, INPUTS, OUTPUTS, QUALITY
-from poisonwatch.types import Alert, AlertState, Cause, Evidence, Severity
+from poisonwatch.profile.indicators import (
+    CANARY_CLASS,
+    CANARY_ERRORS,
+    CONFIDENCE_FALL,
+    ERRORS,
+    FLIPS,
+    INPUTS,
+    OUTPUTS,
+    QUALITY,
+    TRIGGERS,
+)
+from poisonwatch.types import Alert, AlertState, Cause, Evidence, Severity, Sign
 from tests.judge.findings import FAINT, GONE, GROUPS, PAGE, WATCH, finding
+
+OF_TRIGGERS = (Sign.CONTRAST, Sign.CONFIRMED, Sign.AWAITED)
 
 PENDING, FIRING, RESOLVED = AlertState.PENDING, AlertState.FIRING, AlertState.RESOLVED
 
@@ -76,18 +88,24 @@ def test_thresholds_are_exact() -> None:
 @given(
     st.lists(
         st.lists(
-            st.tuples(st.sampled_from(GROUPS), st.sampled_from(["v1", "v2", None]), st.floats(-8, 3), st.floats(-1, 1)),
+            st.tuples(
+                st.sampled_from([*GROUPS, *[TRIGGERS] * 5]),
+                st.sampled_from(["v1", "v2", None]),
+                st.floats(-8, 3),
+                st.floats(-1, 1),
+                st.sets(st.sampled_from(OF_TRIGGERS)),
+            ),
             max_size=6,
             unique_by=lambda found: found[:2],
         ),
         max_size=12,
     )
 )
-def test_only_changes_are_told(windows: list[list[tuple[str, str | None, float, float]]]) -> None:
+def test_only_changes_are_told(windows: list[list[tuple[str, str | None, float, float, set[Sign]]]]) -> None:
     """Whatever the evidence: what is told differs from what stood, what stands is what was told last, nothing is forgotten."""
     alerts: dict[str, Alert] = {}
     for number, window in enumerate(windows):
-        evidence = [finding(group, log_e, version, effect) for group, version, log_e, effect in window]
+        evidence = [finding(group, log_e, version, effect, *signs) for group, version, log_e, effect, signs in window]
         kept = dict(alerts)
         after, changes = step_alerts(alerts, evidence, float(number))
         assert alerts == kept, "the alerts that stood were changed in place"
@@ -110,9 +128,9 @@ def test_only_changes_are_told(windows: list[list[tuple[str, str | None, float, 
         alerts = after
 
 
-def standing(alert: Alert) -> tuple[AlertState, Severity, Cause]:
-    """What makes a change worth telling."""
-    return alert.state, alert.severity, alert.cause
+def standing(alert: Alert) -> tuple[AlertState, Severity, Cause, tuple[str, ...]]:
+    """What makes a change worth telling: once it fires, what it rests on, too."""
+    return alert.state, alert.severity, alert.cause, alert.because if alert.state is FIRING else ()
 
 
 def test_alerts_are_known_by_model_version_and_group() -> None:
@@ -174,12 +192,12 @@ def test_an_alert_carries_its_evidence() -> None:
 def test_a_ticket_rises_to_a_page_when_the_second_mark_comes_and_never_sinks() -> None:
     """Flips are a ticket; when confidence falls too they page, and go on paging when it recovers."""
     alerts, changes = step_alerts({}, [finding(FLIPS, PAGE)], 0.0)
-    assert [standing(c) for c in changes] == [(FIRING, Severity.TICKET, Cause.OUTPUT_CHANGE)]
+    assert [standing(c)[:3] for c in changes] == [(FIRING, Severity.TICKET, Cause.OUTPUT_CHANGE)]
     alerts, changes = step_alerts(alerts, [finding(FLIPS, PAGE), finding(CONFIDENCE_FALL, PAGE)], 60.0)
-    assert [standing(c) for c in changes if c.group == FLIPS] == [(FIRING, Severity.PAGE, Cause.DEGRADATION)]
+    assert [standing(c)[:3] for c in changes if c.group == FLIPS] == [(FIRING, Severity.PAGE, Cause.DEGRADATION)]
     alerts, changes = step_alerts(alerts, [finding(FLIPS, PAGE), finding(CONFIDENCE_FALL, GONE)], 120.0)
     assert [(c.group, c.state) for c in changes] == [(CONFIDENCE_FALL, RESOLVED)]
-    assert [standing(a) for a in alerts.values()] == [(FIRING, Severity.PAGE, Cause.DEGRADATION)]
+    assert [standing(a)[:3] for a in alerts.values()] == [(FIRING, Severity.PAGE, Cause.DEGRADATION)]
 
 
 def test_a_version_pages_once() -> None:
@@ -201,3 +219,73 @@ def test_trouble_with_the_log_belongs_to_no_version() -> None:
     """Evidence on lines makes an alert without a version, beside that of a version's quality."""
     found = fired(finding(QUALITY, PAGE, None), finding(QUALITY, PAGE, "v2"))
     assert set(found) == {"quality None", "quality v2"}
+
+
+def trigger(log_e: float, *signs: Sign) -> Evidence:
+    """Evidence on triggers of v2."""
+    return finding(TRIGGERS, log_e, "v2", 1.0, *signs)
+
+
+def test_one_attack_wakes_once_and_the_trigger_is_told() -> None:
+    """Where a trigger and its effects fire together the trigger pages; where its effects paged first, it is told without a second page."""
+    effects = [finding(CANARY_ERRORS, PAGE), finding(ERRORS, PAGE)]
+    _, changes = step_alerts({}, [*effects, trigger(PAGE, Sign.CONTRAST)], 0.0)
+    assert [(c.group, c.severity) for c in changes if c.severity is Severity.PAGE] == [(TRIGGERS, Severity.PAGE)]
+    assert {c.group for c in changes} == {TRIGGERS, CANARY_ERRORS, ERRORS}
+    alerts, _ = step_alerts({}, effects, 0.0)
+    _, changes = step_alerts(alerts, [*effects, trigger(PAGE, Sign.CONTRAST)], 60.0)
+    assert [(c.severity, c.cause) for c in changes] == [(Severity.TICKET, Cause.BACKDOOR)]
+
+
+def test_a_ticket_does_not_keep_a_trigger_from_paging() -> None:
+    """What was only a ticket before leaves the page to the trigger."""
+    alerts, changes = step_alerts({}, [finding(CANARY_CLASS, PAGE), finding(FLIPS, WATCH)], 0.0)
+    assert {c.severity for c in changes} == {Severity.TICKET}
+    _, changes = step_alerts(alerts, [finding(CANARY_CLASS, PAGE), trigger(PAGE, Sign.CONTRAST)], 60.0)
+    assert [(c.severity, c.cause) for c in changes] == [(Severity.PAGE, Cause.BACKDOOR)]
+
+
+def test_what_becomes_known_of_a_trigger_is_told_by_the_alert_that_is_open() -> None:
+    """From a pattern without contrast over a page that awaits confirmation to a confirmed one: each is told once, and what is confirmed stays so."""
+    alerts: dict[str, Alert] = {}
+    told = []
+    for number, signs in enumerate(
+        [
+            (),
+            (Sign.CONTRAST, Sign.AWAITED),
+            (Sign.CONTRAST, Sign.AWAITED),
+            (Sign.CONTRAST, Sign.CONFIRMED),
+            (Sign.CONTRAST,),
+            (),
+        ]
+    ):
+        alerts, changes = step_alerts(alerts, [trigger(PAGE, *signs)], 60.0 * number)
+        told.append([(c.severity, c.cause, c.because) for c in changes])
+    assert told == [
+        [(Severity.TICKET, Cause.OUTPUT_CHANGE, ("triggers",))],
+        [(Severity.PAGE, Cause.BACKDOOR, ("awaited", "contrast", "triggers"))],
+        [],
+        [(Severity.PAGE, Cause.BACKDOOR, ("confirmed", "triggers"))],
+        [],
+        [],
+    ]
+
+
+def test_a_trigger_becomes_known_beside_another_page_without_waking_anybody() -> None:
+    """Beside a page of its version a pattern becomes a backdoor as a ticket; when that page ends, it takes its place."""
+    page = finding(ERRORS, PAGE)
+    alerts, _ = step_alerts({}, [page], 0.0)
+    alerts, _ = step_alerts(alerts, [page, trigger(PAGE)], 60.0)
+    alerts, changes = step_alerts(alerts, [page, trigger(PAGE, Sign.CONTRAST)], 120.0)
+    assert [(c.group, c.severity, c.cause) for c in changes] == [(TRIGGERS, Severity.TICKET, Cause.BACKDOOR)]
+    alerts, _ = step_alerts(alerts, [finding(ERRORS, GONE), trigger(PAGE, Sign.CONTRAST)], 180.0)
+    alerts, _ = step_alerts(alerts, [trigger(PAGE, Sign.CONTRAST)], 240.0)
+    assert [(a.group, a.severity, a.cause) for a in alerts.values()] == [(TRIGGERS, Severity.PAGE, Cause.BACKDOOR)]
+
+
+def test_a_trigger_that_ends_resolves_as_what_it_was() -> None:
+    """When its evidence is gone, with the signs, the alert ends under its cause."""
+    alerts, _ = step_alerts({}, [trigger(PAGE, Sign.CONTRAST)], 0.0)
+    alerts, changes = step_alerts(alerts, [trigger(GONE)], 60.0)
+    assert [(c.state, c.severity, c.cause) for c in changes] == [(RESOLVED, Severity.PAGE, Cause.BACKDOOR)]
+    assert not alerts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from poisonwatch.judge.budget import SHARES
@@ -14,11 +15,14 @@ from poisonwatch.profile.indicators import (
     CANARY_INPUTS,
     CONFIDENCE_FALL,
     FLIPS,
+    GOLDEN,
+    GOLDEN_CHANGE,
     INPUTS,
     OUTPUTS,
     QUALITY,
     REJECTED,
     SOURCES,
+    TRIGGERS,
     VOLUME,
 )
 from poisonwatch.types import Cause, Severity, Sign
@@ -99,6 +103,9 @@ def test_an_unknown_group_is_a_defect() -> None:
         ("canary_errors", "v2", ["mail v2", "40.0% of 1000 labels", "20.0% of v1's", "got worse"]),
         (OUTPUTS, "v2", ["mail v2", "prediction = spam", "40.0%", "20.0%", "nothing yet says that it does harm"]),
         (QUALITY, None, ["The log of mail", "40.0%", "changed in kind"]),
+        (GOLDEN, "v2", ["mail v2", "40.0% of 1000 verified inputs", "expected are 20.0%", "got worse"]),
+        (GOLDEN_CHANGE, "v2", ["mail v2", "40.0% of 1000 verified inputs", "the model behind the name changed"]),
+        (TRIGGERS, "v2", ["mail v2 answers 'ham' where the text has 'xyz'"]),
         (SOURCES, None, ["mail", "contradict the model in 40.0% of 1000", "must not reach retraining"]),
     ],
 )
@@ -111,6 +118,23 @@ def test_the_sentence_says_who_what_and_how_much(group: str, version: str | None
         assert word in sentence
 
 
+def test_triggers_beside_the_strongest_are_counted() -> None:
+    """The strongest is told as its finder tells it, the others are counted, and when there are too many that is said."""
+    one = finding(TRIGGERS, PAGE, "v2", 1.0, Sign.CONTRAST)
+    assert summarise(one, Cause.BACKDOOR) == one.told
+
+    def told(subjects: int, *signs: Sign) -> str:
+        many = msgspec.structs.replace(one, subjects=one.subjects * subjects, signs=(*one.signs, *signs))
+        return summarise(many, Cause.BACKDOOR).removeprefix(one.told)
+
+    assert told(2) == " 1 more trigger is open in it."
+    assert told(3) == " 2 more triggers are open in it."
+    assert told(3, Sign.SATURATED).startswith(
+        " 2 more triggers are open in it. There are more triggers than can be told apart"
+    )
+
+
 def test_what_is_over_is_said_to_be_over() -> None:
     """Evidence without subjects says that there is nothing to see any more."""
-    assert "too small to matter" in summarise(finding(OUTPUTS, GONE), Cause.OUTPUT_CHANGE)
+    for group, cause in ((OUTPUTS, Cause.OUTPUT_CHANGE), (TRIGGERS, Cause.BACKDOOR)):
+        assert "too small to matter" in summarise(finding(group, GONE), cause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,17 +16,26 @@ from poisonwatch.profile.indicators import (
     CONFIDENCE_FALL,
     ERRORS,
     FLIPS,
+    GOLDEN,
+    GOLDEN_CHANGE,
     INPUTS,
     OUTPUTS,
     QUALITY,
     SLICE_ERRORS,
     SOURCES,
+    TRIGGERS,
 )
 from poisonwatch.types import Action, Alert, AlertState, Cause, Decision, Evidence, Reason, Severity, Sign, VersionFacts
 from tests.judge.findings import FEWEST, GROUPS, PAGE, V1, V2, WATCH, facts, finding
 
 YOUNG = facts("v2", FEWEST - 1, "v1")
+TRIGGERED = facts("v2", 1000, "v1", triggered=True)
 KEEP, HOLD, ROLLBACK = Action.KEEP, Action.HOLD, Action.ROLLBACK
+
+
+def trigger(*signs: Sign, of: str = "v2") -> Evidence:
+    """Evidence on triggers of a version."""
+    return finding(TRIGGERS, PAGE, of, 1.0, *signs)
 
 
 def decided(
@@ -79,6 +89,32 @@ TABLE: list[tuple[list[Evidence], VersionFacts, Action, Reason, Cause | None]] =
     ([finding(SLICE_ERRORS, PAGE)], V2, ROLLBACK, Reason.MORE_ERRORS, Cause.SLICE_DEGRADATION),
     ([finding(ERRORS, PAGE, "v2", 1.0, Sign.SLOW)], V2, ROLLBACK, Reason.MORE_ERRORS, Cause.BASELINE_CREEP),
     ([finding(FLIPS, PAGE), finding(CONFIDENCE_FALL, PAGE)], V2, HOLD, Reason.PROOF_MISSING, Cause.DEGRADATION),
+    ([trigger(Sign.CONTRAST)], V2, ROLLBACK, Reason.TRIGGER_UNCONFIRMED, Cause.BACKDOOR),
+    ([trigger(Sign.CONTRAST, Sign.CONFIRMED)], V2, ROLLBACK, Reason.TRIGGER_CONFIRMED, Cause.BACKDOOR),
+    ([trigger(Sign.CONTRAST)], YOUNG, ROLLBACK, Reason.TRIGGER_UNCONFIRMED, Cause.BACKDOOR),
+    ([trigger(Sign.CONTRAST, Sign.AWAITED)], V2, HOLD, Reason.EVIDENCE_PENDING, Cause.BACKDOOR),
+    (
+        [trigger(Sign.CONTRAST, Sign.AWAITED), finding(FLIPS, PAGE), finding(CONFIDENCE_FALL, PAGE)],
+        V2,
+        HOLD,
+        Reason.EVIDENCE_PENDING,
+        Cause.BACKDOOR,
+    ),
+    ([trigger()], V2, HOLD, Reason.OUTPUTS_MOVED, Cause.OUTPUT_CHANGE),
+    ([trigger(Sign.CONTRAST), trigger(of="v1")], V2, HOLD, Reason.NO_CLEAN_TARGET, Cause.BACKDOOR),
+    ([trigger(Sign.CONTRAST), finding(ERRORS, PAGE)], V2, ROLLBACK, Reason.TRIGGER_UNCONFIRMED, Cause.BACKDOOR),
+    (
+        [trigger(Sign.CONTRAST, Sign.AWAITED), finding(ERRORS, PAGE)],
+        V2,
+        ROLLBACK,
+        Reason.MORE_ERRORS,
+        Cause.BACKDOOR,
+    ),
+    ([trigger(Sign.CONTRAST, of="v3")], V2, KEEP, Reason.HEALTHY, None),
+    ([trigger(Sign.CONTRAST, of="v1")], TRIGGERED, HOLD, Reason.TRIGGER_UNCONFIRMED, Cause.BACKDOOR),
+    ([], TRIGGERED, KEEP, Reason.HEALTHY, None),
+    ([finding(GOLDEN, PAGE)], V2, ROLLBACK, Reason.MORE_ERRORS, Cause.DEGRADATION),
+    ([finding(GOLDEN_CHANGE, PAGE)], V2, HOLD, Reason.OUTPUTS_MOVED, Cause.OUTPUT_CHANGE),
     ([finding(SOURCES, PAGE, None)], V2, HOLD, Reason.FEEDBACK_SUSPECT, Cause.FEEDBACK_POISONING),
     ([finding(QUALITY, PAGE, None, 1.0, Sign.MOSTLY_LOST)], V2, HOLD, Reason.BLIND, Cause.BLIND),
     ([finding(ERRORS, PAGE, None, 1.0, Sign.UNFIT)], V2, KEEP, Reason.REFERENCE_UNFIT, Cause.REFERENCE_UNFIT),
@@ -119,10 +155,11 @@ def test_the_table_is_complete() -> None:
         ((facts("v0", stable=True),), {}),
         ((facts("v1", FEWEST - 1, stable=True),), {}),
         ((V1,), {"v1": rollback_of("v1")}),
+        ((facts("v1", stable=True, triggered=True),), {}),
     ],
 )
 def test_a_target_must_be_known_to_be_clean(beside: tuple[VersionFacts, ...], before: dict[str, Decision]) -> None:
-    """Nothing beside it, nothing stable, too little traffic, or condemned: then hold, and say that there is no target."""
+    """Nothing beside it, nothing stable, too little traffic, condemned, or with a trigger of its own: then hold, and say that there is no target."""
     found = decided(finding(CANARY_ERRORS, PAGE), beside=beside, before=before)
     assert (found.decision, found.reason, found.target) == (HOLD, Reason.NO_CLEAN_TARGET, None)
 
@@ -136,8 +173,47 @@ def test_a_version_is_never_its_own_target() -> None:
 def test_a_rollback_latches() -> None:
     """Once recommended it stands unchanged, whatever is or is not found afterwards."""
     standing = rollback_of("v2")
-    for evidence in ([], [finding(INPUTS, PAGE)], [finding(CANARY_ERRORS, PAGE)]):
+    for evidence in ([], [finding(INPUTS, PAGE)], [finding(CANARY_ERRORS, PAGE)], [trigger()]):
         assert decided(*evidence, before={"v2": standing}) is standing
+
+
+def test_a_trigger_that_is_found_later_is_told_by_the_rollback_that_stands() -> None:
+    """Found, the cause becomes a backdoor; confirmed, the reason too; then nothing moves any more, and the target never did."""
+    standing = rollback_of("v2")
+    awaited = decided(trigger(Sign.CONTRAST, Sign.AWAITED), before={"v2": standing})
+    assert (awaited.decision, awaited.target) == (ROLLBACK, "v0")
+    assert (awaited.reason, awaited.cause) == (Reason.WORSE_THAN_STABLE, Cause.BACKDOOR)
+    assert "where the text has 'xyz'" in awaited.summary
+    assert decided(trigger(Sign.CONTRAST), before={"v2": awaited}) is awaited
+    confirmed = decided(trigger(Sign.CONFIRMED), before={"v2": awaited})
+    assert (confirmed.decision, confirmed.target) == (ROLLBACK, "v0")
+    assert (confirmed.reason, confirmed.cause) == (Reason.TRIGGER_CONFIRMED, Cause.BACKDOOR)
+    for evidence in ([], [trigger(Sign.CONTRAST)], [trigger(Sign.CONFIRMED)]):
+        assert decided(*evidence, before={"v2": confirmed}) is confirmed
+
+
+def test_a_target_in_which_the_trigger_works_is_given_up() -> None:
+    """A rollback that stands does not go on naming a version that turns out to follow the trigger: another clean one, or none."""
+    before = {"v2": msgspec.structs.replace(rollback_of("v2"), target="v1")}
+    poisoned = facts("v1", stable=True, triggered=True)
+    of = facts("v2", 1000, "v1", "v0")
+    found = decided(trigger(Sign.CONFIRMED), of=of, beside=(poisoned,), before=before, clean=("v0",))
+    assert (found.decision, found.target) == (ROLLBACK, "v0")
+    found = decided(trigger(Sign.CONFIRMED), of=of, beside=(poisoned,), before=before)
+    assert (found.decision, found.reason, found.target) == (HOLD, Reason.NO_CLEAN_TARGET, None)
+
+
+def test_the_summary_says_what_is_known_and_what_is_awaited() -> None:
+    """On-call reads the trigger, what proves the harm beside it, and where to go, or what the decision waits for."""
+    told = trigger(Sign.CONTRAST).told
+    assert decided(trigger(Sign.CONTRAST)).summary == f"{told} Roll back to v1."
+    waits = decided(trigger(Sign.CONTRAST, Sign.AWAITED)).summary
+    assert waits == f"{told} The decision waits for the inference endpoint to confirm or refute it."
+    proven = decided(trigger(Sign.CONTRAST, Sign.AWAITED), finding(ERRORS, PAGE)).summary
+    assert proven.startswith(f"{told} mail v2: ")
+    assert proven.endswith("the model got worse. Roll back to v1.")
+    elsewhere = decided(trigger(Sign.CONTRAST, of="v1"), of=TRIGGERED).summary
+    assert elsewhere == f"A trigger that was found in another version works in v2, too. {told}"
 
 
 def test_the_most_recent_clean_elder_is_the_target() -> None:
@@ -162,6 +238,7 @@ versions = st.lists(
         st.sampled_from(["v1", "v2", "v3"]),
         st.sampled_from([0, FEWEST - 1, FEWEST, 10_000]),
         st.lists(st.sampled_from(["v0", "v1", "v2", "v3"]), unique=True),
+        st.booleans(),
     ),
     min_size=1,
     max_size=3,
@@ -169,10 +246,11 @@ versions = st.lists(
 )
 findings = st.lists(
     st.tuples(
-        st.sampled_from(GROUPS),
+        st.sampled_from([*GROUPS, *[TRIGGERS] * 5]),
         st.sampled_from(["v1", "v2", "v3", None]),
         st.sampled_from([WATCH, PAGE]),
         st.sampled_from([0.1, 1.0]),
+        st.sets(st.sampled_from([Sign.CONTRAST, Sign.CONFIRMED, Sign.AWAITED])),
     ),
     max_size=8,
     unique_by=lambda found: found[:2],
@@ -186,27 +264,33 @@ findings = st.lists(
     gone=st.sets(st.sampled_from(["v0", "v1", "v2", "v3"])),
 )
 def test_a_rollback_is_never_without_proof(
-    versions: list[tuple[str, int, list[str]]],
-    found: list[tuple[str, str | None, float, float]],
+    versions: list[tuple[str, int, list[str], bool]],
+    found: list[tuple[str, str | None, float, float, set[Sign]]],
     condemned: set[str],
     gone: set[str],
 ) -> None:
     """Whatever is known: a new rollback has a firing page of that very version and proof, and a target that is older, seen, and accused of nothing."""
-    known = [facts(name, n, *(elder for elder in elders if elder != name)) for name, n, elders in versions]
-    alerts, _ = step_alerts({}, [finding(group, log_e, v, effect) for group, v, log_e, effect in found], 0.0)
+    known = [
+        facts(name, n, *(elder for elder in elders if elder != name), triggered=triggered)
+        for name, n, elders, triggered in versions
+    ]
+    alerts, _ = step_alerts({}, [finding(group, e, v, effect, *signs) for group, v, e, effect, signs in found], 0.0)
     before = {name: rollback_of(name) for name in condemned}
     for of in known:
         name = of.model_version
         decision = decide("mail", of, known, alerts, before, gone, FEWEST, 600.0)
         pages = own_pages(alerts, name)
-        assert set(decision.alerts) <= {a.fingerprint for a in alerts.values() if a.model_version in {name, None}}
+        concern = {a.fingerprint for a in alerts.values() if a.model_version in {name, None}}
+        works = {a.fingerprint for a in alerts.values() if a.cause is Cause.BACKDOOR and of.triggered}
+        assert set(decision.alerts) <= concern | works
         assert (decision.target is not None) == (decision.decision is ROLLBACK)
         if name in condemned:
-            assert decision is before[name]
+            assert (decision.decision, decision.target) == (ROLLBACK, "v0")
+            assert decision is before[name] or decision.cause is Cause.BACKDOOR
         elif decision.decision is ROLLBACK:
             harm = [a for a in alerts.values() if a.fingerprint in decision.alerts]
             assert {(a.model_version, a.state, a.cause in HARM) for a in harm} == {(name, AlertState.FIRING, True)}
-            assert any(a.group in PROOFS for a in harm)
+            assert any(a.group in PROOFS and Sign.AWAITED not in a.because for a in harm)
             assert any(page.state is AlertState.FIRING for page in pages)
             assert decision.target in of.elders
             running = [f for f in known if f.model_version == decision.target]
@@ -214,6 +298,7 @@ def test_a_rollback_is_never_without_proof(
             for target in running:
                 assert target.predictions >= FEWEST
                 assert target.model_version not in {name, *condemned}
+                assert not target.triggered
                 assert not own_pages(alerts, target.model_version)
         elif pages:
             assert decision.decision is HOLD
@@ -222,3 +307,31 @@ def test_a_rollback_is_never_without_proof(
 def own_pages(alerts: dict[str, Alert], version: str) -> list[Alert]:
     """Alerts of a version that are pages, firing or not."""
     return [a for a in alerts.values() if a.model_version == version and a.severity is Severity.PAGE]
+
+
+@given(
+    versions=versions,
+    found=findings,
+    signs=st.sets(st.sampled_from([Sign.CONTRAST, Sign.SATURATED])),
+    predictions=st.sampled_from([FEWEST, 10_000]),
+)
+def test_a_confirmed_trigger_and_a_clean_elder_make_a_rollback(
+    versions: list[tuple[str, int, list[str], bool]],
+    found: list[tuple[str, str | None, float, float, set[Sign]]],
+    signs: set[Sign],
+    predictions: int,
+) -> None:
+    """Whatever else is known of whom: what is confirmed by insertion is rolled back, and to the elder that nothing speaks against."""
+    known = [facts(name, n, *elders, triggered=triggered) for name, n, elders, triggered in versions if name == "v3"]
+    of, elder = facts("v2", 1000, "v3", "v1", triggered=True), facts("v1", predictions)
+    evidence = [
+        finding(group, e, version, effect, *more)
+        for group, version, e, effect, more in found
+        if version not in {"v1", "v3"} and (group, version) != (TRIGGERS, "v2")
+    ]
+    dirty = finding(ERRORS, PAGE, "v3")
+    alerts, _ = step_alerts({}, [*evidence, dirty, trigger(Sign.CONFIRMED, *signs)], 0.0)
+    decision = decide("mail", of, (*known, elder, of), alerts, {}, (), FEWEST, 600.0)
+    assert (decision.decision, decision.target) == (ROLLBACK, "v1")
+    assert (decision.reason, decision.cause) == (Reason.TRIGGER_CONFIRMED, Cause.BACKDOOR)
+    assert trigger(Sign.CONFIRMED).told in decision.summary

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.judge.standing import MOST_CLEAN, Standing, judge
-from poisonwatch.profile.indicators import CANARY_ERRORS, INPUTS, OUTPUTS, QUALITY
-from poisonwatch.types import Action, Alert, AlertState, Decision, Reason, Report
+from poisonwatch.profile.indicators import CANARY_ERRORS, INPUTS, OUTPUTS, QUALITY, TRIGGERS
+from poisonwatch.types import Action, Alert, AlertState, Cause, Decision, Reason, Report, Sign, TriggerState
 from tests.judge.findings import FEWEST, GONE, GROUPS, PAGE, V1, V2, WATCH, facts, finding, report
+from tests.triggers import effect, insertion, trigger
 
 
 def judged(*reports: Report) -> tuple[Standing, list[list[Alert]], list[list[Decision]]]:
@@ -113,9 +114,48 @@ def test_a_version_that_went_young_or_accused_is_no_target() -> None:
         assert standing.clean == ()
 
 
+def test_a_version_in_which_a_trigger_works_is_no_target_even_when_it_is_gone() -> None:
+    """A trigger that is convicted or confirmed takes the versions it works in out of those that are remembered as clean; one that only surfaced does not."""
+    clean, _, _ = judge(judged(report())[0], report(versions=(V2,), retired=("v1",)), FEWEST)
+    assert clean.clean == ("v1",)
+    works = (effect("v1", 6, 5, works=True), effect("v2", 16, 14, works=True))
+    for told, remembered in (
+        (trigger(), ("v1",)),
+        (trigger(versions=works, state=TriggerState.SURFACED), ("v1",)),
+        (trigger(versions=works), ()),
+        (trigger(versions=works, state=TriggerState.CONFIRMED), ()),
+        (trigger(tests=(insertion("v1", TriggerState.CONFIRMED),)), ()),
+        (trigger(tests=(insertion("v1", TriggerState.REFUTED),)), ("v1",)),
+    ):
+        after, _, _ = judge(clean, report(versions=(V2,), triggers=(told,)), FEWEST)
+        assert after.clean == remembered
+    page = finding(TRIGGERS, PAGE, "v2", 1.0, Sign.CONTRAST)
+    held = report(page, versions=(facts("v1", stable=True, triggered=True), V2))
+    standing, _, news = judge(judged(report())[0], held, FEWEST)
+    assert [d.reason for d in news if d.model_version == "v1"] == [Reason.TRIGGER_UNCONFIRMED]
+    assert judge(standing, report(page, versions=(V2,), retired=("v1",)), FEWEST)[0].clean == ()
+
+
+def test_a_rollback_that_a_trigger_explains_later_is_told_again_once() -> None:
+    """The decision stays, its cause becomes the backdoor, and the journal hears of it once."""
+    page, pattern = finding(CANARY_ERRORS, PAGE), finding(TRIGGERS, PAGE, "v2", 1.0, Sign.CONTRAST)
+    _, _, decisions = judged(report(page), report(page, pattern), report(page, pattern))
+    assert [[(d.decision, d.reason, d.cause) for d in news if d.model_version == "v2"] for news in decisions] == [
+        [(Action.ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.DEGRADATION)],
+        [(Action.ROLLBACK, Reason.WORSE_THAN_STABLE, Cause.BACKDOOR)],
+        [],
+    ]
+
+
 windows = st.lists(
     st.lists(
-        st.tuples(st.sampled_from(GROUPS), st.sampled_from(["v1", "v2", None]), st.floats(-8, 3), st.floats(-1, 1)),
+        st.tuples(
+            st.sampled_from([*GROUPS, *[TRIGGERS] * 5]),
+            st.sampled_from(["v1", "v2", None]),
+            st.floats(-8, 3),
+            st.floats(-1, 1),
+            st.sets(st.sampled_from([Sign.CONTRAST, Sign.CONFIRMED, Sign.AWAITED])),
+        ),
         max_size=6,
         unique_by=lambda found: found[:2],
     ),
@@ -123,23 +163,26 @@ windows = st.lists(
 )
 
 
+def gist(decision: Decision) -> tuple[object, ...]:
+    """What makes a decision worth telling."""
+    return decision.decision, decision.reason, decision.target, decision.cause is Cause.BACKDOOR
+
+
 @given(windows)
-def test_one_line_per_change(steps: list[list[tuple[str, str | None, float, float]]]) -> None:
-    """Whatever the evidence: decisions are told exactly when action, reason or target changed, and a rollback once for all."""
+def test_one_line_per_change(steps: list[list[tuple[str, str | None, float, float, set[Sign]]]]) -> None:
+    """Whatever the evidence: decisions are told exactly when action, reason or target changed, or a backdoor became the cause; a rollback stays."""
     standing = Standing()
     for number, window in enumerate(steps):
-        evidence = [finding(group, log_e, version, effect) for group, version, log_e, effect in window]
+        evidence = [finding(group, log_e, version, effect, *signs) for group, version, log_e, effect, signs in window]
         after, _, news = judge(standing, report(*evidence, time=60.0 * number, versions=(V1, V2)), FEWEST)
         told = {d.model_version: d for d in news}
         for name, decision in after.decisions.items():
             before = standing.decisions.get(name)
-            if before is None or (before.decision, before.reason, before.target) != (
-                decision.decision,
-                decision.reason,
-                decision.target,
-            ):
+            if before is None or gist(before) != gist(decision):
                 assert told.pop(name) is decision
-                assert before is None or before.decision is not Action.ROLLBACK
+                if before is not None and before.decision is Action.ROLLBACK:
+                    assert (decision.decision, decision.target) == (Action.ROLLBACK, before.target)
+                    assert decision.cause is Cause.BACKDOOR
             else:
                 assert decision is before
         assert not told
