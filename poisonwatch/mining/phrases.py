@@ -88,7 +88,7 @@ class Phrases:
             explained = np.zeros(records.label.size, np.bool_)
             for other in known:
                 if (other.version, other.label) == (version, label) and isinstance(other.pattern, Phrase):
-                    explained |= bears_phrase(other.pattern.words, records)
+                    explained |= bears_phrase(other.pattern.words, records.words, records.label.size)
             mine = [one for one in crossed if (one.version, one.label) == (version, label)]
             found += self._explain(mine, records, suspects.usual(label), explained)
         return found
@@ -114,7 +114,7 @@ class Phrases:
             score = np.where(waiting, many * np.log(many.clip(1) / (~explained).sum() / commonness), -np.inf)
             first = int(score.argmax())
             phrase = _phrase(records, np.flatnonzero(left[:, first]), ~explained & ~left[:, first], usual)
-            carriers = left[:, first] if phrase is None else bears_phrase(phrase, records)
+            carriers = left[:, first] if phrase is None else bears_phrase(phrase, records.words, records.label.size)
             gone = explained | carriers
             theirs = np.flatnonzero(waiting & (2 * (left & carriers[:, None]).sum(axis=0) >= many))
             if phrase is not None and theirs.size:
@@ -153,10 +153,10 @@ def words_of(texts: Texts) -> list[str]:
     return [word for text in texts for word in _WORD.findall(text.translate(_LOWER))][:MOST_WORDS]
 
 
-def bears_phrase(words: Sequence[str], records: Records) -> Bools:
-    """Which records (n,) have the words next to each other."""
-    bears = np.zeros(records.label.size, np.bool_)
-    word, row = records.words
+def bears_phrase(words: Sequence[str], said: Tokens, n: int) -> Bools:
+    """Which of n records, with the words `said`, have the words of a phrase next to each other (n,)."""
+    bears = np.zeros(n, np.bool_)
+    word, row = said
     wanted = fingerprints(words)
     if 0 < wanted.size <= word.size:
         at = np.flatnonzero(word[: word.size - wanted.size + 1] == wanted[0])
