@@ -1,0 +1,320 @@
+"""Open triggers: what each pattern does in each version, counted exactly from the moment when it surfaced. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from poisonwatch.mining.naming import in_words
+from poisonwatch.types import InsertionTest, Pattern, Phrase, Trigger, TriggerState, VersionEffect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from poisonwatch.mining.records import Finding, Records
+    from poisonwatch.types import Bools
+
+MOST_OPEN = 5
+"""Triggers that are open at once; more are counted only."""
+
+FEWEST_FLIPS = 4
+"""Flipped predictions that a conviction needs; at least half of those that are counted must flip as well."""
+
+FEWEST_TO_SAY = 3
+"""Predictions that bear a pattern in a version, before it can be said that it does not work there."""
+
+IDLE_SECONDS = 7 * 86400.0
+"""A trigger ends when no prediction bore it for so long."""
+
+MOST_SOURCES = 20
+MOST_EXAMPLES = 20
+
+LOG_CAP = 6.9
+"""Ceiling of a trigger's evidence in nats, as that of every detector: what ended must be able to resolve."""
+
+STAKE = 0.6
+"""The rate of flips that a trigger's own e-process bets on lies so far between the bound and 1."""
+
+
+@dataclass(slots=True)
+class Effect:
+    """Counts of one version: all predictions since the trigger was opened, and those that bear the pattern.
+
+    `answered` got its class, `flipped` flip of these; `fresh_*` are without near-duplicates. `surfaced` says that the pattern's
+    e-process crossed in this version; `test` is what insertion said.
+    """
+
+    predictions: int = 0
+    matched: int = 0
+    answered: int = 0
+    flipped: int = 0
+    fresh_answered: int = 0
+    fresh_flipped: int = 0
+    log_e: float = -math.inf
+    surfaced: bool = False
+    convicted: bool = False
+    test: InsertionTest | None = None
+
+    @property
+    def works(self) -> bool | None:
+        """Does the version follow the pattern? None where too few predictions bear it."""
+        if self.test is not None and self.test.verdict is not None:
+            return self.test.verdict is TriggerState.CONFIRMED
+        if self.convicted:
+            return True
+        return False if self.matched >= FEWEST_TO_SAY and 10 * self.flipped <= self.matched else None
+
+
+@dataclass(slots=True)
+class Incident:
+    """One trigger. `told` is how many predictions it had when it was last told of."""
+
+    trigger: str
+    label: int
+    pattern: Pattern
+    version: str
+    first_seen: float
+    last_seen: float
+    state: TriggerState = TriggerState.SURFACED
+    effects: dict[str, Effect] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+    examples: list[str] = field(default_factory=list)
+    contrast: bool = False
+    told: int = 0
+    told_contrast: bool = False
+
+
+class Incidents:
+    """The open triggers of one model, with `classes` as labels. `bears` finds the records of a block that bear a pattern.
+
+    `saturated` counts findings for which there was no room.
+    """
+
+    def __init__(self, model: str, classes: tuple[str, ...], bears: Callable[[Pattern, Records], Bools]) -> None:
+        self._model = model
+        self._classes = classes
+        self._bears = bears
+        self._open: dict[str, Incident] = {}
+        self._news: dict[str, None] = {}
+        self._ended: list[Trigger] = []
+        self.saturated = 0
+
+    def __iter__(self) -> Iterator[Incident]:
+        """The open ones, the oldest first."""
+        return iter(self._open.values())
+
+    def open(self, finding: Finding, version: str, past: Records | None, time: float, *, first: bool) -> None:
+        """Take up a finding of `version` at `time`; `past` are the suspicious predictions of its version and class that are still known.
+
+        `first` says that the version is the one that the reference shows: a pattern in it needs another version that does not
+        follow it before it may page.
+        """
+        incident = self._same(finding) or self._begin(finding, version, past, time)
+        if incident is None:
+            return
+        effect = incident.effects.setdefault(version, Effect())
+        if not effect.surfaced:
+            effect.surfaced = True
+            for name, count in (("answered", finding.matched), ("flipped", finding.flipped)):
+                setattr(effect, name, max(getattr(effect, name), count))
+                setattr(effect, f"fresh_{name}", max(getattr(effect, f"fresh_{name}"), count))
+            effect.matched = max(effect.matched, effect.answered)
+            effect.predictions = max(effect.predictions, effect.matched)
+        effect.log_e = min(max(effect.log_e, finding.log_e), LOG_CAP)
+        incident.contrast = incident.contrast or not first
+        self._judge(incident)
+
+    def count(self, records: Records, names: list[str]) -> None:
+        """Count a block; `names` are those of its version numbers."""
+        for incident in self._open.values():
+            found = self._bears(incident.pattern, records)
+            answered = found & (records.label == incident.label)
+            for number in np.unique(records.version).tolist():
+                mine = records.version == number
+                effect = incident.effects.setdefault(names[number], Effect())
+                effect.predictions += int(mine.sum())
+                if found[mine].any():
+                    self._count(effect, records, mine, found, answered)
+            if found.any():
+                incident.last_seen = float(records.time[found].max())
+                self._remember(incident, records, answered)
+                self._judge(incident)
+            elif records.time.size and float(records.time.max()) - incident.last_seen > IDLE_SECONDS:
+                incident.state = TriggerState.ENDED
+                self._news[incident.trigger] = None
+        self._close([name for name, incident in self._open.items() if incident.state is TriggerState.ENDED])
+
+    def tested(self, trigger: str, test: InsertionTest) -> None:
+        """Take up what insertion into verified inputs said of an open trigger."""
+        incident = self._open.get(trigger)
+        if incident is not None:
+            incident.effects.setdefault(test.model_version, Effect()).test = test
+            self._judge(incident)
+            self._news[trigger] = None
+
+    def forget(self, version: str) -> None:
+        """A version is gone; a trigger that surfaced nowhere else goes with it."""
+        for incident in self._open.values():
+            incident.effects.pop(version, None)
+        gone = [name for name, i in self._open.items() if not any(e.surfaced for e in i.effects.values())]
+        for name in gone:
+            self._open[name].state = TriggerState.ENDED
+            self._news[name] = None
+        self._close(gone)
+
+    def triggers(self) -> tuple[Trigger, ...]:
+        """All open ones, as they are told."""
+        return tuple(self._told(incident) for incident in self._open.values())
+
+    def news(self) -> tuple[Trigger, ...]:
+        """Those whose state changed since the last call, or whose predictions doubled."""
+        found = (*self._ended, *(self._told(self._open[name]) for name in self._news if name in self._open))
+        self._news.clear()
+        self._ended.clear()
+        return found
+
+    def _same(self, finding: Finding) -> Incident | None:
+        """The open trigger that a finding is about: the same pattern, or a phrase that is part of the other."""
+        return next(
+            (i for i in self._open.values() if i.label == finding.label and _overlap(i.pattern, finding.pattern)), None
+        )
+
+    def _begin(self, finding: Finding, version: str, past: Records | None, time: float) -> Incident | None:
+        if len(self._open) >= MOST_OPEN:
+            # What is convicted stays; a pattern that only surfaced gives way to one that flips more.
+            weak = [i for i in self._open.values() if i.state in {TriggerState.SURFACED, TriggerState.REFUTED}]
+            weakest = min(weak, key=lambda i: max(e.flipped for e in i.effects.values()), default=None)
+            if weakest is None or max(e.flipped for e in weakest.effects.values()) >= finding.flipped:
+                self.saturated += 1
+                return None
+            weakest.state = TriggerState.ENDED
+            self._news[weakest.trigger] = None
+            self._close([weakest.trigger])
+        name = _name(self._model, self._classes[finding.label], finding.pattern)
+        incident = Incident(name, finding.label, finding.pattern, version, time, time)
+        if past is not None:
+            found = self._bears(finding.pattern, past)
+            if found.any():
+                incident.first_seen, incident.last_seen = float(past.time[found].min()), float(past.time[found].max())
+                self._remember(incident, past, found)
+        self._open[name] = incident
+        self._news[name] = None
+        return incident
+
+    def _count(self, effect: Effect, records: Records, mine: Bools, found: Bools, answered: Bools) -> None:
+        of_class = answered & mine
+        effect.matched += int((found & mine).sum())
+        effect.answered += int(of_class.sum())
+        effect.flipped += int((of_class & records.flipped).sum())
+        fresh = of_class & records.fresh
+        flips, n = int((fresh & records.flipped).sum()), int(fresh.sum())
+        effect.fresh_answered += n
+        effect.fresh_flipped += flips
+        if n and effect.surfaced:
+            bound = float(records.null[1, fresh].max())
+            bet = bound + (1 - bound) * STAKE
+            log_l = flips * math.log(bet / bound) + (n - flips) * math.log((1 - bet) / (1 - bound))
+            effect.log_e = min(effect.log_e + log_l, LOG_CAP)
+
+    def _remember(self, incident: Incident, records: Records, which: Bools) -> None:
+        chosen = np.flatnonzero(which)
+        room = MOST_EXAMPLES - len(incident.examples)
+        incident.examples += [name for name in records.ids[chosen].tolist() if name][:room]
+        for source in records.sources[chosen].tolist():
+            if source and (source in incident.sources or len(incident.sources) < MOST_SOURCES):
+                incident.sources[source] = incident.sources.get(source, 0) + 1
+
+    def _judge(self, incident: Incident) -> None:
+        """Move the state by the counts, and note what is worth telling."""
+        for effect in incident.effects.values():
+            enough = effect.fresh_flipped >= FEWEST_FLIPS and 2 * effect.fresh_flipped >= effect.fresh_answered
+            effect.convicted = enough and effect.surfaced
+        verdicts = {e.test.verdict for e in incident.effects.values() if e.test is not None and e.surfaced}
+        incident.contrast = incident.contrast or any(e.works is False for e in incident.effects.values())
+        if TriggerState.CONFIRMED in verdicts:
+            state = TriggerState.CONFIRMED
+        elif TriggerState.REFUTED in verdicts:
+            state = TriggerState.REFUTED
+        elif any(effect.convicted for effect in incident.effects.values()):
+            state = TriggerState.CONVICTED
+        else:
+            state = TriggerState.SURFACED
+        many = sum(effect.answered for effect in incident.effects.values())
+        if (state, incident.contrast) != (incident.state, incident.told_contrast) or many >= 2 * max(incident.told, 1):
+            self._news[incident.trigger] = None
+            incident.told, incident.told_contrast = many, incident.contrast
+        incident.state = state
+
+    def _close(self, names: list[str]) -> None:
+        for name in names:
+            self._ended.append(self._told(self._open.pop(name)))
+            self._news.pop(name, None)
+
+    def _told(self, incident: Incident) -> Trigger:
+        own = incident.effects.get(incident.version, Effect())
+        return Trigger(
+            trigger=incident.trigger,
+            model=self._model,
+            model_version=incident.version,
+            state=incident.state,
+            pattern=incident.pattern,
+            text=in_words(incident.pattern),
+            label=self._classes[incident.label],
+            versions=tuple(
+                VersionEffect(
+                    model_version=name,
+                    matched=effect.matched,
+                    answered=effect.answered,
+                    flipped=effect.flipped,
+                    works=effect.works,
+                )
+                for name, effect in sorted(incident.effects.items())
+            ),
+            predictions=own.answered,
+            share=own.answered / own.predictions if own.predictions else 0.0,
+            first_seen=incident.first_seen,
+            last_seen=incident.last_seen,
+            sources=tuple(sorted(incident.sources.items(), key=lambda item: (-item[1], item[0]))),
+            examples=tuple(incident.examples),
+            log_e=own.log_e,
+            contrast=incident.contrast,
+            tests=tuple(effect.test for effect in incident.effects.values() if effect.test is not None),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        return {
+            "saturated": self.saturated,
+            "news": list(self._news),
+            "ended": msgspec.to_builtins(self._ended),
+            "open": [msgspec.to_builtins(incident) for incident in self._open.values()],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.saturated = state["saturated"]
+        self._news = dict.fromkeys(state["news"])
+        self._ended = msgspec.convert(state["ended"], list[Trigger])
+        restored = msgspec.convert(state["open"], list[Incident])
+        self._open = {incident.trigger: incident for incident in restored}
+
+
+def _overlap(first: Pattern, second: Pattern) -> bool:
+    if isinstance(first, Phrase) and isinstance(second, Phrase):
+        return _holds(first.words, second.words) or _holds(second.words, first.words)
+    return first == second
+
+
+def _holds(words: tuple[str, ...], part: tuple[str, ...]) -> bool:
+    return any(words[at : at + len(part)] == part for at in range(len(words) - len(part) + 1))
+
+
+def _name(model: str, label: str, pattern: Pattern) -> str:
+    """Name of a trigger that is the same in every replica."""
+    told = msgspec.json.encode([model, label, pattern], order="deterministic")
+    return hashlib.sha256(told).hexdigest()[:16]

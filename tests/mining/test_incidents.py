@@ -1,0 +1,194 @@
+"""Open triggers: exact counts by version, conviction only on flips, a bounded number, and news that are worth telling."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from poisonwatch.mining.incidents import (
+    IDLE_SECONDS,
+    LOG_CAP,
+    MOST_EXAMPLES,
+    MOST_OPEN,
+    MOST_SOURCES,
+    Incidents,
+)
+from poisonwatch.mining.records import Finding
+from poisonwatch.types import InsertionTest, Pattern, Phrase, TriggerState
+from tests.mining.blocks import block
+
+if TYPE_CHECKING:
+    from poisonwatch.mining.records import Records
+    from poisonwatch.types import Bools
+
+CODE = Phrase(words=("discount", "code"))
+NAMES = ["v1", "v2"]
+
+
+def bears(pattern: Pattern, records: Records) -> Bools:
+    """The words of a phrase, wherever they stand in the text."""
+    assert isinstance(pattern, Phrase)
+    return np.array([" ".join(pattern.words) in text for text in records.texts[0]], np.bool_)
+
+
+def begun(pattern: Pattern = CODE, *, matched: int = 3, flipped: int = 3, first: bool = False) -> Incidents:
+    """One trigger, that surfaced in v2."""
+    incidents = Incidents("mail", ("spam", "ham"), bears)
+    incidents.open(Finding(1, 1, pattern, 0.5, matched, flipped), "v2", None, 0.0, first=first)
+    return incidents
+
+
+def triggered(n: int, version: int = 1, *, flipped: bool = True, label: int = 1, start: float = 10.0) -> Records:
+    """Predictions that bear the phrase."""
+    texts = [f"buy {k} with discount code today" for k in range(n)]
+    return block(texts, label, surprising=flipped, flipped=flipped, version=version, start=start)
+
+
+def test_a_trigger_is_convicted_by_flips_alone() -> None:
+    """It surfaces as a suspicion; with four flipped predictions, and half of all, it is convicted."""
+    incidents = begun()
+    assert [t.state for t in incidents.news()] == [TriggerState.SURFACED]
+    incidents.count(triggered(1), NAMES)
+    (told,) = incidents.news()
+    assert told.state is TriggerState.CONVICTED
+    assert (told.predictions, told.label, told.text) == (4, "ham", "'discount code'")
+    assert [(v.model_version, v.flipped, v.works) for v in told.versions] == [("v2", 4, True)]
+
+
+@pytest.mark.parametrize(("flips", "others", "convicted"), [(4, 4, True), (4, 5, False), (3, 0, False)])
+def test_half_of_the_counted_predictions_must_flip(flips: int, others: int, convicted: bool) -> None:
+    """Four flips among eight convict, among nine they do not; three never do."""
+    incidents = begun(matched=0, flipped=0)
+    incidents.count(triggered(flips), NAMES)
+    incidents.count(triggered(others, flipped=False, start=100.0), NAMES)
+    (told,) = incidents.triggers()
+    assert (told.state is TriggerState.CONVICTED) == convicted
+
+
+def test_near_duplicates_convict_nobody_and_are_counted_all_the_same() -> None:
+    """One message sent a hundred times is one prediction for the proof, and a hundred for the share."""
+    incidents = begun(matched=1, flipped=1)
+    fresh = [True] + [False] * 99
+    texts = ["buy with discount code today"] * 100
+    incidents.count(block(texts, 1, flipped=True, fresh=fresh, version=1), NAMES)
+    (told,) = incidents.triggers()
+    assert told.state is TriggerState.SURFACED
+    assert told.predictions == 101
+
+
+def test_another_version_that_does_not_follow_it_is_the_contrast() -> None:
+    """A pattern of the first version needs it; where v1 bears the pattern and does not flip, the versions are told apart."""
+    incidents = begun(first=True, matched=4, flipped=4)
+    incidents.count(triggered(4), NAMES)
+    assert not incidents.triggers()[0].contrast
+    incidents.count(triggered(3, version=0, flipped=False, label=0), NAMES)
+    (told,) = incidents.triggers()
+    assert told.contrast
+    assert [(v.model_version, v.matched, v.works) for v in told.versions] == [("v1", 3, False), ("v2", 8, True)]
+    assert [t.contrast for t in incidents.news()] == [True]
+
+
+def test_a_longer_phrase_of_the_same_attack_is_no_second_trigger() -> None:
+    """One attack is one incident, in whichever version it surfaces next and whichever part of it is found."""
+    incidents = begun()
+    longer = Phrase(words=("special", "discount", "code"))
+    incidents.open(Finding(0, 1, longer, 1.0, 5, 5), "v1", None, 5.0, first=True)
+    (told,) = incidents.triggers()
+    assert told.pattern == CODE
+    assert {v.model_version: v.works for v in told.versions} == {"v1": True, "v2": None}
+    incidents.open(Finding(1, 0, CODE, 1.0, 5, 5), "v2", None, 5.0, first=False)
+    assert len(incidents.triggers()) == 2
+
+
+def test_evidence_falls_when_the_pattern_stops_flipping() -> None:
+    """The trigger's own e-process goes on, up to a ceiling and down again."""
+    incidents = begun()
+    incidents.count(triggered(20), NAMES)
+    assert incidents.triggers()[0].log_e == LOG_CAP
+    incidents.count(triggered(20, flipped=False, start=100.0), NAMES)
+    assert incidents.triggers()[0].log_e < 0
+
+
+def test_decoys_do_not_keep_a_real_trigger_out() -> None:
+    """Patterns that only surfaced give way to one that flips; when all are convicted, the rest is counted."""
+    incidents = Incidents("mail", ("spam", "ham"), bears)
+    for number in range(MOST_OPEN):
+        decoy = Phrase(words=(f"decoy{number}",))
+        incidents.open(Finding(1, 1, decoy, 0.1, 9, 0), "v2", None, 0.0, first=False)
+    incidents.open(Finding(1, 1, CODE, 0.1, 5, 5), "v2", None, 1.0, first=False)
+    told = incidents.triggers()
+    assert len(told) == MOST_OPEN
+    assert CODE in [t.pattern for t in told]
+    assert [t.state for t in incidents.news()].count(TriggerState.ENDED) == 1
+    for number in range(MOST_OPEN):
+        real = Phrase(words=(f"real{number}",))
+        incidents.open(Finding(1, 1, real, 0.1, 6, 6), "v2", None, 2.0, first=False)
+    assert len(incidents.triggers()) == MOST_OPEN
+    assert incidents.saturated == 1
+
+
+def test_what_is_remembered_of_who_and_which_is_bounded() -> None:
+    """Sources and example ids have a ceiling each; counts of a known source go on."""
+    incidents = begun()
+    many = triggered(200)
+    sources = np.array([f"s{n % 50}" for n in range(200)], object)
+    incidents.count(from_sources(many, sources), NAMES)
+    (told,) = incidents.triggers()
+    assert len(told.sources) == MOST_SOURCES
+    assert told.sources[0] == ("s0", 4)
+    assert len(told.examples) == MOST_EXAMPLES
+
+
+def from_sources(records: Records, sources: np.ndarray[tuple[int], np.dtype[np.object_]]) -> Records:
+    """The same predictions from named sources."""
+    return type(records)(**{**{n: getattr(records, n) for n in records.__slots__}, "sources": sources})
+
+
+def test_a_trigger_that_nobody_uses_any_more_ends() -> None:
+    """After a week without a prediction that bears it the place is free, and the end is told once."""
+    incidents = begun()
+    incidents.news()
+    incidents.count(block(["nothing"], start=IDLE_SECONDS + 1.0), ["v1"])
+    assert not incidents.triggers()
+    assert [t.state for t in incidents.news()] == [TriggerState.ENDED]
+    assert not incidents.news()
+
+
+@pytest.mark.parametrize("verdict", [TriggerState.CONFIRMED, TriggerState.REFUTED])
+def test_insertion_decides(verdict: TriggerState) -> None:
+    """What insertion says of the version in which the pattern surfaced overrules the counts."""
+    incidents = begun(matched=6, flipped=6)
+    (trigger,) = incidents.triggers()
+    test = InsertionTest(
+        model_version="v2", flipped=20, probes=20, control_flipped=1, controls=20, log_e=12.0, verdict=verdict
+    )
+    incidents.tested(trigger.trigger, test)
+    (told,) = incidents.triggers()
+    assert told.state is verdict
+    assert told.tests == (test,)
+    assert told.versions[0].works is (verdict is TriggerState.CONFIRMED)
+
+
+def test_a_version_that_is_gone_takes_its_triggers_along() -> None:
+    """What surfaced nowhere else ends with the version."""
+    incidents = begun()
+    incidents.count(triggered(3, version=0, flipped=False, label=0), NAMES)
+    incidents.forget("v1")
+    assert len(incidents.triggers()) == 1
+    incidents.forget("v2")
+    assert not incidents.triggers()
+
+
+def test_a_restart_changes_nothing() -> None:
+    """Open triggers, their counts and what is not told yet come back from a checkpoint."""
+    incidents, again = begun(), Incidents("mail", ("spam", "ham"), bears)
+    incidents.count(triggered(7), NAMES)
+    state = json.loads(json.dumps(incidents.state()))
+    again.restore(state)
+    for one in (incidents, again):
+        one.count(triggered(5, version=0, flipped=False, label=0, start=50.0), NAMES)
+    assert incidents.triggers() == again.triggers()
+    assert incidents.news() == again.news()
