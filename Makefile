@@ -2,7 +2,7 @@
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check bench bench-detection bench-scenarios lock clean
+.PHONY: help setup run test lint check bench bench-detection bench-scenarios bench-triggers lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -34,6 +34,10 @@ bench-detection: setup ## measure false pages and delays, beside peers
 bench-scenarios: setup ## replay attacks and honest changes on real data; a quarter of an hour and more
 	.venv/bin/python -m benchmarks.scenarios
 	.venv/bin/python -m benchmarks.scenarios.streams
+
+bench-triggers: setup ## play triggers, and what looks like one, on real data; hours, and goes on where it was stopped
+	.venv/bin/python -m benchmarks.triggers
+	.venv/bin/python -m benchmarks.triggers.strip
 
 lock: setup ## pin the development environment again, at the newest versions that fit
 	.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \
