@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from poisonwatch.config.endpoint import EndpointConfig
 from poisonwatch.config.part import Part
+from poisonwatch.config.probing import GoldenConfig, ProbesConfig
 from poisonwatch.errors import ConfigError
 
 UNITS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0}
@@ -103,6 +104,18 @@ class ModelConfig(Part):
     endpoint: EndpointConfig | None = Field(
         None, description="Where the model can be asked to confirm a trigger; nothing else is ever called."
     )
+    golden: GoldenConfig | None = Field(
+        None, description="Verified inputs: replayed to every version, and what triggers are inserted into."
+    )
+    probes: ProbesConfig = ProbesConfig()
+
+    @model_validator(mode="after")
+    def _askable(self) -> ModelConfig:
+        if (self.endpoint is None) != (self.golden is None):
+            there, missing = ("golden", "endpoint") if self.endpoint is None else ("endpoint", "golden")
+            msg = f"`{there}` without `{missing}` does nothing: give both, or neither"
+            raise ValueError(msg)
+        return self
 
 
 class DetectionConfig(Part):
@@ -313,4 +326,7 @@ def _rooted_model(model: ModelConfig, folder: Path) -> ModelConfig:
     endpoint = model.endpoint
     if endpoint is not None and endpoint.bearer_token_file is not None:
         endpoint = endpoint.model_copy(update={"bearer_token_file": folder / endpoint.bearer_token_file})
-    return model.model_copy(update={"reference": folder / model.reference, "endpoint": endpoint})
+    golden = model.golden
+    if golden is not None:
+        golden = golden.model_copy(update={"path": folder / golden.path})
+    return model.model_copy(update={"reference": folder / model.reference, "endpoint": endpoint, "golden": golden})
