@@ -4,6 +4,7 @@
     ├── ConfigError             the configuration is wrong: names the YAML path and the remedy (exit 65)
     ├── LogError                a finite log cannot be read (exit 65)
     ├── BaselineError           a reference cannot be built, read or used (exit 65)
+    ├── GoldenError             a golden set cannot be used: names the file, the line and the remedy (exit 65)
     ├── CheckpointError         a checkpoint cannot be trusted; the agent starts without it and says so
     ├── JournalError            the journal's chain is broken: names the first broken line
     ├── ProbeError              an endpoint did not answer, or not well: says which and how; never the end of the agent
@@ -31,6 +32,10 @@ class LogError(PoisonwatchError):
 
 class BaselineError(PoisonwatchError):
     """A reference cannot be built, read or used."""
+
+
+class GoldenError(PoisonwatchError):
+    """A golden set cannot be used."""
 
 
 class CheckpointError(PoisonwatchError):
