@@ -104,7 +104,11 @@ def find_grid(embeddings: Vectors) -> Grid | None:
     shuffled = np.argsort(mix(place.ravel().astype(np.uint64)), kind="stable")
     anywhere = _correlation(unit, varies, place.ravel(), shuffled)
     found = min(beside, above)
-    return Grid(side=side, low=float(low), high=float(high)) if found > NEIGHBOURS + abs(anywhere) and above > half else None
+    return (
+        Grid(side=side, low=float(low), high=float(high))
+        if found > NEIGHBOURS + abs(anywhere) and above > half
+        else None
+    )
 
 
 def _correlation(unit: Floats, varies: Bools, first: Ints, second: Ints) -> float:

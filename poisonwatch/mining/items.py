@@ -103,7 +103,15 @@ class Items:
                 projected = _projections(sample.embeddings[:, usable], np.arange(TABLES))
                 # Rounded: processors differ in the last bit of a matrix product.
                 thresholds = np.median(projected, axis=2).astype(np.float32).astype(np.float64)
-        empty = cls(schema, _cuts(schema, cuts), grid, thresholds, np.empty((0, 0), np.int64), sample.label, sample.flipped[None])
+        empty = cls(
+            schema,
+            _cuts(schema, cuts),
+            grid,
+            thresholds,
+            np.empty((0, 0), np.int64),
+            sample.label,
+            sample.flipped[None],
+        )
         many = min(MOST_REMEMBERED, MOST_CODES // max(1, empty.width))
         kept = np.linspace(0, sample.time.size - 1, min(many, sample.time.size)).astype(np.int64)
         chosen = sample.select(kept)
@@ -169,7 +177,7 @@ class Items:
 
     def numbers(self, records: Records, column: int) -> Floats:
         """The numbers (n,) behind a column of bins."""
-        return records.numbers[self._features[0][column]]
+        return np.asarray(records.numbers[self._features[0][column]])
 
     @property
     def numerical(self) -> int:

@@ -1,0 +1,464 @@
+"""Conjunctions of features, cells of images and regions of embeddings: promoted from odd predictions, tested on later ones. Pure.
+
+A candidate's e-process sees fresh predictions of its version and class that came after its promotion, so that what it was found
+in does not count for it. It is that of Shiryaev and Roberts in batches: a block in which k of n bearers are odd makes
+(M + n c) (q/p)^k ((1 - q)/(1 - p))^(n - k) of M. Without odd predictions nothing is promoted, and nothing is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from poisonwatch.mining.grid import find_patch
+from poisonwatch.mining.items import FEATURE_ITEM, SIGN_ITEM, Condition
+from poisonwatch.mining.patterns import bears
+from poisonwatch.mining.promotion import COMMON, FEWEST, LONGEST, gains, search, sharpened, tabulate
+from poisonwatch.mining.records import Finding
+from poisonwatch.profile.words import fingerprints
+from poisonwatch.types import Values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from poisonwatch.mining.items import Items
+    from poisonwatch.mining.records import Known, Records
+    from poisonwatch.mining.suspects import Suspects
+    from poisonwatch.types import Bools, Floats, Ints, Pattern
+
+MOST_CANDIDATES = 256
+"""Candidates of a model at once, over all versions and classes."""
+
+AT_ONCE = 8
+"""Candidates that one look at the odd predictions of a version and class promotes, of each kind of item."""
+
+MOST_LOOKS = 2
+"""Versions and classes whose odd predictions are looked at after one block: those that wait longest."""
+
+LAST = 40
+"""Beside all odd predictions that are kept, so many of the last are looked at by themselves."""
+
+LEAST_GAIN = 4.0
+"""What a candidate would have gained in the predictions that it was found in, in nats."""
+
+LARGEST_START = 1e-6
+"""Start mass of one occurrence at most."""
+
+STAKES = np.array([0.285, 0.57, 0.855])
+"""Rates that are bet on: so far of the way from the null to one."""
+
+EVIDENT = 1e-4
+"""A candidate with so much evidence, where 1 surfaces it, keeps its place whatever comes."""
+
+A_DAY = 86400.0
+MOST_OF_SOURCE = 3
+SOURCE_SLOTS = 4096
+"""Occurrences of one source that count for a candidate in a day; sources that share a slot are taken as one."""
+
+MOST_GROUPS = 1024
+"""Versions and classes that are counted at once; the one that was not met longest is forgotten."""
+
+LARGEST = 1e200
+
+
+@dataclass(slots=True)
+class _Group:
+    """Predictions of a version and class: how many came, from which record of the log on, the last bounds, and odd ones since the last look."""
+
+    seen: int
+    first: int
+    null: Floats
+    last: int = 0
+    waiting: int = 0
+    since: int = 0
+
+
+class _Plan(NamedTuple):
+    """How to find the bearers of the candidates of one version and class.
+
+    `rows` (m,) of the candidates; `columns` (k,) to be made; the j distinct conditions as places in the columns, codes and
+    numbers (NaN for none); `parts` (m, 3) of each candidate, j for none.
+    """
+
+    rows: Ints
+    columns: Ints
+    place: Ints
+    code: Ints
+    value: Floats
+    parts: Ints
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A conjunction under test.
+
+    `bound` (2,) is its own in the reference; `mass` (2, stakes) the e-processes; of `matched` occurrences `hits` (2,) were
+    surprising and flipped; `sources` counts occurrences of the day by slot.
+    """
+
+    version: int
+    label: int
+    conditions: tuple[Condition, ...]
+    bound: Floats
+    mass: Floats
+    hits: Ints
+    matched: int = 0
+    crossed: float = 0.0
+    sources: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def evidence(self) -> float:
+        return float(self.mass.mean())
+
+
+class Conjunctions:
+    """The engine for everything but text; `items` says what records are made of."""
+
+    def __init__(self, items: Items) -> None:
+        self._items = items
+        self._groups: dict[tuple[int, int], _Group] = {}
+        self._candidates: list[_Candidate] = []
+        self._plans: dict[tuple[int, int], _Plan] = {}
+        self._now = 0
+        self._blocks = 0
+        self._day = -np.inf
+
+    def step(self, records: Records, mass: float) -> None:
+        """Take a block. `mass` is the share of the budget that the time since the last block earned all candidates."""
+        self._blocks += 1
+        usable = np.flatnonzero(records.fresh & (records.label >= 0))
+        if not usable.size:
+            return
+        key = records.version[usable] << 32 | records.label[usable]
+        order = np.argsort(key, kind="stable")
+        starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+        members = {
+            (int(records.version[part[0]]), int(records.label[part[0]])): part
+            for part in np.split(usable[order], starts[1:])
+        }
+        self._count(records, members)
+        day = np.floor(float(records.time.max()) / A_DAY)
+        if day > self._day:
+            self._day = day
+            for candidate in self._candidates:
+                candidate.sources.clear()
+        tested = [(plan, members[group]) for group, plan in self._plans.items() if group in members]
+        self._test(records, tested, mass)
+
+    def _count(self, records: Records, members: dict[tuple[int, int], Ints]) -> None:
+        self._now = max(self._now, int(records.original.max()) + 1)
+        for group, part in members.items():
+            known = self._groups.setdefault(group, _Group(0, int(records.original[part[0]]), np.zeros(2)))
+            known.seen += part.size
+            known.last = self._blocks
+            known.null = records.null[:, part].max(axis=1)
+            odd = int((records.flipped[part] | records.surprising[part]).sum())
+            if odd:
+                known.since = known.since if known.waiting else self._blocks
+                known.waiting += odd
+        while len(self._groups) > MOST_GROUPS:
+            oldest = min(self._groups, key=lambda group: self._groups[group].last)
+            del self._groups[oldest]
+
+    def _test(self, records: Records, tested: list[tuple[_Plan, Ints]], mass: float) -> None:
+        """Move the e-processes of all candidates whose version and class are in the block."""
+        n = np.zeros(len(self._candidates), np.int64)
+        hits = np.zeros((len(self._candidates), 2), np.int64)
+        null = np.ones((len(self._candidates), 2))
+        for plan, part in tested:
+            found = self._capped(records, part, plan.rows, self._bearing(plan, records.select(part)))
+            n[plan.rows] = found.sum(axis=1)
+            odd = np.stack((records.surprising[part], records.flipped[part]))
+            hits[plan.rows] = found.astype(np.int64) @ odd.T.astype(np.int64)
+            null[plan.rows] = records.null[:, part].max(axis=1)
+        moved = np.flatnonzero(n)
+        if not moved.size:
+            return
+        start = min(LARGEST_START, mass / int(n.sum()))
+        mine = [self._candidates[row] for row in moved.tolist()]
+        p = np.maximum(null[moved], [candidate.bound for candidate in mine])[:, :, None]
+        q = p + (1 - p) * STAKES
+        k, misses = hits[moved][:, :, None], (n[moved][:, None] - hits[moved])[:, :, None]
+        step = k * np.log(q / p) + misses * np.log((1 - q) / (1 - p))
+        before = np.array([candidate.mass for candidate in mine]) + n[moved][:, None, None] * start
+        after = np.exp(np.minimum(np.log(np.maximum(before, 1e-300)) + step, np.log(LARGEST)))
+        for candidate, row, moved_to in zip(mine, moved.tolist(), after, strict=True):
+            candidate.mass = moved_to
+            candidate.matched += int(n[row])
+            candidate.hits += hits[row]
+            candidate.crossed = max(candidate.crossed, candidate.evidence if candidate.evidence >= 1 else 0.0)
+
+    def _bearing(self, plan: _Plan, records: Records) -> Bools:
+        """Which records bear each candidate of a plan: (m, n)."""
+        codes = self._items.columns(records, plan.columns)
+        meets = np.ones((plan.place.size + 1, records.time.size), np.bool_)
+        meets[:-1] = codes[plan.place] == plan.code[:, None]
+        for row in np.flatnonzero(~np.isnan(plan.value)).tolist():
+            meets[row] &= self._items.numbers(records, int(plan.columns[plan.place[row]])) == plan.value[row]
+        return np.asarray(meets[plan.parts[:, 0]] & meets[plan.parts[:, 1]] & meets[plan.parts[:, 2]])
+
+    def _capped(self, records: Records, part: Ints, rows: Ints, found: Bools) -> Bools:
+        """The bearers (m, n) without those of sources that gave enough today."""
+        sources = records.sources[part]
+        named = sources != ""
+        if not named.any():
+            return found
+        slot = np.where(named, fingerprints(sources.tolist()) % np.uint64(SOURCE_SLOTS), 0).astype(np.int64)
+        for place, row in enumerate(rows.tolist()):
+            borne = np.flatnonzero(found[place] & named)
+            if not borne.size:
+                continue
+            counts = self._candidates[row].sources
+            order = borne[np.argsort(slot[borne], kind="stable")]
+            first = np.flatnonzero(np.diff(slot[order], prepend=-1))
+            rank = np.arange(order.size) - np.repeat(first, np.diff(np.append(first, order.size)))
+            before = np.array([counts.get(s, 0) for s in slot[order[first]].tolist()])
+            total = np.diff(np.append(first, order.size))
+            found[place, order[rank + np.repeat(before, total) >= MOST_OF_SOURCE]] = False
+            for s, many in zip(slot[order[first]].tolist(), (before + total).tolist(), strict=True):
+                counts[s] = min(many, MOST_OF_SOURCE)
+        return found
+
+    def surfaced(self, suspects: Suspects, known: Sequence[Known]) -> list[Finding]:
+        """What crossed since the last call, explained away; then candidates are promoted, to be tested from the next block on."""
+        found: list[Finding] = []
+        crossed = [candidate for candidate in self._candidates if candidate.crossed]
+        for group in sorted({(candidate.version, candidate.label) for candidate in crossed}):
+            mine = [candidate for candidate in crossed if (candidate.version, candidate.label) == group]
+            found += self._told(group, mine, suspects, known)
+        for candidate in crossed:
+            candidate.mass = np.zeros_like(candidate.mass)
+            candidate.crossed = 0.0
+        waiting = [group for group, counts in self._groups.items() if counts.waiting >= FEWEST]
+        waiting.sort(key=lambda group: (self._groups[group].since, group))
+        changed = False
+        for group in waiting[:MOST_LOOKS]:
+            self._groups[group].waiting = 0
+            changed |= self._promote(group, suspects, known)
+        if changed:
+            self._plan()
+        return found
+
+    def _told(
+        self, group: tuple[int, int], crossed: list[_Candidate], suspects: Suspects, known: Sequence[Known]
+    ) -> list[Finding]:
+        """One finding for each attack that the crossed candidates of a version and class come from."""
+        version, label = group
+        suspicious, usual = suspects.suspicious(version, label), suspects.usual(label)
+        if suspicious is None or usual is None or group not in self._groups:
+            return []
+        unexplained = self._unexplained(group, suspicious, known)
+        found: list[Finding] = []
+        # The purest first: those that hold half of the trigger are explained by it.
+        for candidate in sorted(crossed, key=lambda c: (-(c.hits.max() + 0.5) / (c.matched + 1.0), -c.matched)):
+            mark = int(candidate.mass.mean(axis=1).argmax())
+            odd = suspicious.flipped if mark else suspicious.surprising
+            borne = odd & self._meets(candidate.conditions, suspicious)
+            open_ = borne & unexplained
+            if open_.sum() < FEWEST or 2 * open_.sum() < borne.sum():
+                continue
+            pattern = self._named(group, candidate, suspicious.select(odd & unexplained), usual, mark)
+            if pattern is None:
+                continue
+            unexplained &= ~bears(pattern, suspicious, self._items.schema, suspicious.words)
+            log_e = float(np.log(candidate.crossed))
+            found.append(Finding(version, label, pattern, log_e, candidate.matched, int(candidate.hits[1])))
+        return found
+
+    def _named(
+        self, group: tuple[int, int], candidate: _Candidate, odd: Records, usual: Records, mark: int
+    ) -> Pattern | None:
+        """What the odd predictions that bear a candidate have in common."""
+        kind = int(self._items.kinds[candidate.conditions[0].column])
+        if kind == SIGN_ITEM:
+            return self._items.cell(candidate.conditions[0])
+        met, null = self._met(group, odd), float(self._groups[group].null[mark])
+        table = tabulate(self._items, kind, odd, usual, met, null, candidate.conditions)
+        start = [table.conditions.index(condition) for condition in candidate.conditions]
+        meant = tuple(table.conditions[k] for k in sharpened(table, start))
+        if kind == FEATURE_ITEM:
+            borne = odd.select(self._meets(meant, odd))
+            return Values(items=tuple(self._items.item(self._exactly(c, borne, usual)) for c in meant))
+        cells = [self._items.image_cell(condition) for condition in meant]
+        borne = odd.select(self._meets(meant, odd))
+        assert self._items.grid is not None  # noqa: S101 - there are no cells without
+        return find_patch(self._items.grid, borne.embeddings, usual.embeddings, cells)
+
+    def _exactly(self, condition: Condition, triggered: Records, usual: Records) -> Condition:
+        """The condition, as one number where the triggered predictions share it and it is the trigger's own, or all of its bin."""
+        if condition.column >= self._items.numerical or condition.value is not None or not triggered.time.size:
+            return condition
+        x = self._items.numbers(triggered, condition.column)
+        values, counts = np.unique(x[~np.isnan(x)], return_counts=True)
+        if not counts.size or counts.max() < 0.9 * x.size:
+            return condition
+        value = float(values[counts.argmax()])
+        same = self._items.numbers(usual, condition.column)
+        same = same[np.searchsorted(self._items.cuts[condition.column], same) == condition.code]
+        share = float((same == value).mean()) if same.size else 0.0
+        return condition._replace(value=value) if share < COMMON or share >= 1 else condition
+
+    def _met(self, group: tuple[int, int], odd: Records) -> float:
+        """About how many predictions of the version and class came since the first of the odd ones."""
+        counts = self._groups[group]
+        share = counts.seen / max(1, self._now - counts.first)
+        return float((self._now - int(odd.original[0])) * share) if odd.time.size else 0.0
+
+    def _unexplained(self, group: tuple[int, int], suspicious: Records, known: Sequence[Known]) -> Bools:
+        found = np.ones(suspicious.time.size, np.bool_)
+        for other in known:
+            if (other.version, other.label) == group:
+                found &= ~bears(other.pattern, suspicious, self._items.schema, suspicious.words)
+        return found
+
+    def _promote(self, group: tuple[int, int], suspects: Suspects, known: Sequence[Known]) -> bool:
+        """Look at the odd predictions of a version and class; says whether there are new candidates."""
+        version, label = group
+        suspicious, usual = suspects.suspicious(version, label), suspects.usual(label)
+        if suspicious is None or usual is None or suspicious.time.size < FEWEST:
+            return False
+        unexplained = self._unexplained(group, suspicious, known)
+        best: dict[tuple[Condition, ...], float] = {}
+        for mark, odd in ((1, suspicious.flipped), (0, suspicious.surprising)):
+            every = np.flatnonzero(odd)
+            for part in (every, every[-LAST:]) if every.size > LAST else (every,):
+                chosen = part[unexplained[part]]
+                if chosen.size >= FEWEST:
+                    met = self._met(group, suspicious.select(part[:1]))
+                    self._look(group, mark, suspicious.select(chosen), usual, met, best)
+        taken = {
+            candidate.conditions for candidate in self._candidates if (candidate.version, candidate.label) == group
+        }
+        ranked = sorted((c for c in best if c not in taken), key=lambda c: -best[c])
+        changed = False
+        for conditions in ranked[: 2 * AT_ONCE]:
+            changed |= self._admit(group, conditions, self._items.bound(conditions, label))
+        return changed
+
+    def _look(
+        self,
+        group: tuple[int, int],
+        mark: int,
+        odd: Records,
+        usual: Records,
+        met: float,
+        best: dict[tuple[Condition, ...], float],
+    ) -> None:
+        """Add the best conjunctions of each kind to `best`, with their gains by their own bounds."""
+        null = float(self._groups[group].null[mark])
+        for kind in np.unique(self._items.kinds).tolist():
+            table = tabulate(self._items, kind, odd, usual, met, null)
+            met_already: set[bytes] = set()
+            kept = 0
+            for gain, which in search(table):
+                if gain < LEAST_GAIN or kept == AT_ONCE:
+                    break
+                if kind == SIGN_ITEM and len(which) > 1:
+                    continue
+                borne = table.odd[:, list(which)].all(axis=1)
+                if borne.tobytes() in met_already:
+                    continue
+                conditions = tuple(table.conditions[k] for k in which)
+                own = max(null, float(self._items.bound(conditions, group[1])[mark]))
+                of_usual = table.usual[:, list(which)].prod(axis=1).sum()
+                by_own = float(gains(table, np.array([borne.sum()]), np.array([of_usual]), own)[0])
+                met_already.add(borne.tobytes())
+                if by_own >= LEAST_GAIN:
+                    kept += 1
+                    best[conditions] = max(best.get(conditions, 0.0), by_own)
+
+    def _admit(self, group: tuple[int, int], conditions: tuple[Condition, ...], bound: Floats) -> bool:
+        """Make a conjunction a candidate if there is room, or if one without evidence can go for it."""
+        mine = [candidate for candidate in self._candidates if (candidate.version, candidate.label) == group]
+        groups = {(candidate.version, candidate.label) for candidate in self._candidates} | {group}
+        share = max(2, MOST_CANDIDATES // len(groups))
+        if len(mine) >= share or len(self._candidates) >= MOST_CANDIDATES:
+            many: dict[tuple[int, int], int] = {}
+            for candidate in self._candidates:
+                many[candidate.version, candidate.label] = many.get((candidate.version, candidate.label), 0) + 1
+            others = [c for c in self._candidates if many[c.version, c.label] > share]
+            weak = [c for c in (mine if len(mine) >= share else others) if max(c.evidence, c.crossed) < EVIDENT]
+            if not weak:
+                return False
+            # Of equal evidence the one goes that had most time: the list is in the order of promotion.
+            self._candidates.remove(min(weak, key=lambda candidate: candidate.evidence))
+        self._candidates.append(
+            _Candidate(*group, conditions, bound, np.zeros((2, STAKES.size)), np.zeros(2, np.int64))
+        )
+        return True
+
+    def _plan(self) -> None:
+        """Lay out the tests of all candidates anew."""
+        rows: dict[tuple[int, int], list[int]] = {}
+        for row, candidate in enumerate(self._candidates):
+            rows.setdefault((candidate.version, candidate.label), []).append(row)
+        self._plans = {
+            group: _planned(mine, [self._candidates[row].conditions for row in mine]) for group, mine in rows.items()
+        }
+
+    def _meets(self, conditions: tuple[Condition, ...], records: Records) -> Bools:
+        """Which records (n,) meet all the conditions."""
+        return np.asarray(self._bearing(_planned([0], [conditions]), records)[0])
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        mine = self._candidates
+        return {
+            "now": self._now,
+            "blocks": self._blocks,
+            "day": self._day,
+            "groups": [
+                [*group, c.seen, c.first, c.last, c.waiting, c.since, *c.null.tolist()]
+                for group, c in self._groups.items()
+            ],
+            "candidates": [
+                [c.version, c.label, c.matched, c.crossed, [list(condition) for condition in c.conditions], c.sources]
+                for c in mine
+            ],
+            "bound": np.array([c.bound for c in mine]).reshape(-1, 2),
+            "mass": np.array([c.mass for c in mine]).reshape(-1, 2, STAKES.size),
+            "hits": np.array([c.hits for c in mine], np.int64).reshape(-1, 2),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self._now, self._blocks, self._day = state["now"], state["blocks"], state["day"]
+        self._groups = {
+            (version, label): _Group(seen, first, np.array(null), last, waiting, since)
+            for version, label, seen, first, last, waiting, since, *null in state["groups"]
+        }
+        self._candidates = [
+            _Candidate(
+                version,
+                label,
+                tuple(Condition(*condition) for condition in conditions),
+                np.array(state["bound"][row]),
+                np.array(state["mass"][row]),
+                np.array(state["hits"][row]),
+                matched,
+                crossed,
+                {int(slot): many for slot, many in sources.items()},
+            )
+            for row, (version, label, matched, crossed, conditions, sources) in enumerate(state["candidates"])
+        ]
+        self._plan()
+
+
+def _planned(rows: list[int], conjunctions: list[tuple[Condition, ...]]) -> _Plan:
+    """How to find the bearers of conjunctions; `rows` are their candidates'."""
+    distinct = list(dict.fromkeys(condition for conditions in conjunctions for condition in conditions))
+    number = {condition: place for place, condition in enumerate(distinct)}
+    columns = np.unique([condition.column for condition in distinct])
+    parts = np.full((len(rows), LONGEST), len(distinct))
+    for row, conditions in enumerate(conjunctions):
+        parts[row, : len(conditions)] = [number[condition] for condition in conditions]
+    return _Plan(
+        np.array(rows),
+        columns,
+        np.searchsorted(columns, [condition.column for condition in distinct]),
+        np.array([condition.code for condition in distinct]),
+        np.array([np.nan if condition.value is None else condition.value for condition in distinct]),
+        parts,
+    )
