@@ -132,14 +132,8 @@ def _unexplained(alert: Alert) -> bool:
 
 
 def _found_out(before: Alert, evidence: Evidence, cause: Cause) -> bool:
-    """May evidence on triggers say anew what an alert that fires rests on? What was confirmed stays confirmed."""
-    return (
-        before.state is AlertState.FIRING
-        and evidence.group == TRIGGERS
-        and evidence.log_e >= FIRING_AT
-        and cause is Cause.BACKDOOR
-        and Sign.CONFIRMED not in before.because
-    )
+    """Is a pattern known as a trigger by now, or a trigger as confirmed? What was confirmed stays confirmed."""
+    return cause is Cause.BACKDOOR and evidence.log_e >= FIRING_AT and Sign.CONFIRMED not in before.because
 
 
 def _alert(
@@ -155,12 +149,10 @@ def _alert(
     """The alert as it is now. Where the version's page is open already (`paged`), another one would wake nobody better."""
     cause, severity, because, against = diagnose(evidence, marks)
     rises = severity is Severity.PAGE and evidence.log_e >= FIRING_AT and not paged
-    if before is not None and _found_out(before, evidence, cause):
-        # A pattern became known as a trigger, or a trigger as confirmed: what is open says so, and wakes nobody twice.
-        severity = Severity.TICKET if paged and before.severity is Severity.TICKET else Severity.PAGE
-    elif before is not None and before.state is AlertState.FIRING and not (rises and _unexplained(before)):
+    moves = before is not None and ((rises and _unexplained(before)) or _found_out(before, evidence, cause))
+    if before is not None and before.state is AlertState.FIRING and not moves:
         # The cause was established when it fired. What moves afterwards does not rewrite it, unless harm is seen of what
-        # nothing explained, while the evidence is as strong: as it fades, so do the marks that explained it.
+        # nothing explained, or a trigger becomes known, while the evidence is as strong: as it fades, so do the marks.
         cause, severity, because, against = before.cause, before.severity, before.because, before.against
     elif paged:
         severity = Severity.TICKET

@@ -137,7 +137,7 @@ def _on_harm(harm: list[Alert], target: str | None) -> tuple[Action, Reason, lis
     if target is None:
         missing = "No version to roll back to is known to be older or trusted, and clean."
         return Action.HOLD, Reason.NO_CLEAN_TARGET, harm, f"{why} {missing}", None
-    proof = f" {settled[0].summary}" if settled[0] is not harm[0] and harm[0].group in PROOFS else ""
+    proof = f" {settled[0].summary}" if settled[0] is not harm[0] else ""
     return Action.ROLLBACK, _proven(settled[0]), harm, f"{why}{proof} Roll back to {target}.", target
 
 

@@ -289,3 +289,8 @@ def test_a_trigger_that_ends_resolves_as_what_it_was() -> None:
     alerts, changes = step_alerts(alerts, [trigger(GONE)], 60.0)
     assert [(c.state, c.severity, c.cause) for c in changes] == [(RESOLVED, Severity.PAGE, Cause.BACKDOOR)]
     assert not alerts
+    alerts, _ = step_alerts({}, [finding(ERRORS, PAGE)], 0.0)
+    alerts, _ = step_alerts(alerts, [finding(ERRORS, PAGE), trigger(PAGE, Sign.CONTRAST)], 60.0)
+    alerts, _ = step_alerts(alerts, [finding(ERRORS, GONE)], 120.0)
+    _, changes = step_alerts(alerts, [trigger(GONE, Sign.CONTRAST)], 180.0)
+    assert [(c.state, c.severity, c.cause) for c in changes] == [(RESOLVED, Severity.TICKET, Cause.BACKDOOR)]
