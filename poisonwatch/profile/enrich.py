@@ -18,12 +18,14 @@ from poisonwatch.profile.indicators import (
     FLIPPED,
     OUTCOME,
     SURPRISE,
+    SURPRISING,
     UNSURE,
     code_rows,
     number_rows,
 )
 from poisonwatch.profile.outlier import OUTLIER, Sampler
 from poisonwatch.profile.scorer import Inputs
+from poisonwatch.profile.surrogate import SURPRISING as SURPRISING_FROM
 from poisonwatch.profile.words import TEXT_ROWS, Tokens, text_rows, tokens
 
 if TYPE_CHECKING:
@@ -46,11 +48,18 @@ def feature_codes(schema: Schema) -> Ints:
     return np.array([r for r, c in enumerate(rows) if c.kind == "categorical" and c.name != OUTCOME], np.int64)
 
 
+def surrogate_inputs(schema: Schema, batch: Batch, words: Tokens) -> Inputs:
+    """What the surrogate sees of a batch, whose words are given."""
+    numbers, codes = batch.numbers[feature_numbers(schema)], batch.codes[feature_codes(schema)]
+    return Inputs(numbers, codes, words, batch.embeddings if len(batch.embeddings) else None)
+
+
 @dataclass(frozen=True, slots=True)
 class Enrichment:
     """Everything that is fitted for a schema; None is what the reference gave no ground for.
 
-    `unsure` is the confidence up to which a prediction counts as unsure: a low quantile of the reference's.
+    `unsure` is the confidence up to which a prediction counts as unsure: a low quantile of the reference's. A surrogate whose
+    flips say too little to be counted (`counts_flips` false) still serves to mine triggers.
     """
 
     schema: Schema
@@ -59,21 +68,35 @@ class Enrichment:
     centroids: Centroids | None = None
     forest: Forest | None = None
     unsure: float | None = None
+    counts_flips: bool = True
 
     @property
     def derived(self) -> tuple[str, ...]:
         """Names of the rows that are added to `Batch.numbers`."""
         return (
-            *((SURPRISE,) if self.surrogate is not None and self.schema.confidence else ()),
+            *((SURPRISE,) if self._flips and self.schema.confidence else ()),
             *(TEXT_ROWS if self.vocabulary is not None else ()),
             *((EMBEDDING_DISTANCE,) if self.centroids is not None else ()),
             *((OUTLIER,) if self.forest is not None else ()),
         )
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """Names of the marks that indicators ask of, which are the first rows of `Batch.marks`."""
+        return (*((FLIPPED,) if self._flips else ()), *((UNSURE,) if self.unsure is not None else ()))
+
+    @property
     def marks(self) -> tuple[str, ...]:
-        """Names of the rows of `Batch.marks`."""
-        return (*((FLIPPED,) if self.surrogate is not None else ()), *((UNSURE,) if self.unsure is not None else ()))
+        """Names of the rows of `Batch.marks`: beside those that are asked of, what the mining of triggers sees."""
+        return (
+            *self.asked,
+            *((FLIPPED,) if self.surrogate is not None and not self._flips else ()),
+            *((SURPRISING,) if self.surrogate is not None or self.centroids is not None else ()),
+        )
+
+    @property
+    def _flips(self) -> bool:
+        return self.surrogate is not None and self.counts_flips
 
     def sampler(self, window: float) -> Sampler:
         """Which predictions are looked at for outliers, in windows of so many seconds."""
@@ -85,24 +108,27 @@ class Enrichment:
             return batch
         n = batch.time.size
         rows: list[Floats] = [batch.numbers]
-        marks: list[Bools] = []
+        marks: dict[str, Bools] = {SURPRISING: np.zeros(n, np.bool_)}
         words = tokens(batch.texts) if self.surrogate is not None or self.vocabulary is not None else None
         if self.surrogate is not None and words is not None:
-            flipped, surprise = self._answers(batch, words)
-            marks.append(flipped)
-            rows += [surprise[None]] if self.schema.confidence else []
+            marks[FLIPPED], surprise = self._answers(batch, words)
+            marks[SURPRISING] |= surprise >= SURPRISING_FROM
+            rows += [surprise[None]] if SURPRISE in self.derived else []
         if self.vocabulary is not None and words is not None:
             rows.append(text_rows(batch.texts, words, self.vocabulary))
         if self.centroids is not None:
-            rows.append(self.centroids.distance(batch.embeddings, batch.codes[0])[None])
+            distances = self.centroids.distance(batch.embeddings, batch.codes[0])
+            marks[SURPRISING] |= self.centroids.surpassed(distances, batch.codes[0])
+            rows.append(distances[None])
         if self.forest is not None:
             found = np.full(n, np.nan)
             found[scored] = self.forest.score(batch.numbers[np.ix_(feature_numbers(self.schema), scored)])
             rows.append(found[None])
         if self.unsure is not None:
-            marks.append(batch.numbers[0] <= self.unsure)
+            marks[UNSURE] = batch.numbers[0] <= self.unsure
+        bearing = [marks[name] for name in self.marks]
         return dataclasses.replace(
-            batch, numbers=np.concatenate(rows), marks=np.array(marks, np.bool_).reshape(len(marks), n)
+            batch, numbers=np.concatenate(rows), marks=np.array(bearing, np.bool_).reshape(len(bearing), n)
         )
 
     def _answers(self, batch: Batch, words: Tokens) -> tuple[Bools, Floats]:
@@ -110,5 +136,5 @@ class Enrichment:
         assert self.surrogate is not None  # noqa: S101 - asked for by those who know
         n = batch.time.size
         confidence = batch.numbers[0] if self.schema.confidence else np.full(n, np.nan)
-        inputs = Inputs(batch.numbers[feature_numbers(self.schema)], batch.codes[feature_codes(self.schema)], words)
+        inputs = surrogate_inputs(self.schema, batch, words)
         return self.surrogate.compare(self.surrogate.scores(inputs), batch.codes[0].astype(np.int64) - 1, confidence)

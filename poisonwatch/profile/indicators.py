@@ -53,6 +53,9 @@ BY_LABELS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS]
 FLIPPED, UNSURE, WRONG, FLIPPED_AND_WRONG = "flipped", "unsure", "wrong", "flipped and wrong"
 """Marks: the surrogate says another class; the confidence is low for this model; the label says otherwise; both do."""
 
+SURPRISING = "surprising"
+"""A mark that is not asked of: more confident than the surrogate expects, or an embedding far from its class."""
+
 WRONG_OF_FLIPPED = "wrong, of those flipped"
 
 SURPRISE, OUTLIER = "surprise", "outlier"
@@ -179,7 +182,10 @@ class Questions:
         return slice(start, start + code_count(self.code_columns[row]))
 
     def count(self, numbers: Floats, codes: Codes, marks: Bools | None = None) -> Ints:
-        """Answers of one piece: numbers (d, n), codes (c, n), marks (m, n) to a vector (size,)."""
+        """Answers of one piece: numbers (d, n), codes (c, n), marks (m, n) to a vector (size,).
+
+        Marks beyond those that are asked of are not counted.
+        """
         n = numbers.shape[1] if numbers.size else codes.shape[1]
         missing = np.isnan(numbers).sum(axis=1)
         at_most = [(numbers <= self.cuts[:, q, None]).sum(axis=1) for q in range(self.cuts.shape[1])]
@@ -189,7 +195,7 @@ class Questions:
         cut_counts = np.stack(at_most, axis=1).ravel() if at_most else np.empty(0, np.int64)
         marked = [
             part
-            for mark in (marks if marks is not None else ())
+            for mark in (marks[: len(self.marks)] if marks is not None else ())
             for part in ([mark.sum()], np.bincount(placed[:, mark].ravel(), minlength=self.codes))
         ]
         return np.concatenate(([n], n - missing, missing, cut_counts, present, by_code, *marked)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What scores records from their inputs alone, in a few NumPy calls per batch: the two kinds of surrogate models. Pure.
+"""What scores records from their inputs alone, in a few NumPy calls per batch: surrogate models of tables and texts. Pure.
 
 `Trees` for tables are boosted trees of at most eight leaves. As in QuickScorer (Lucchese et al. 2015) a tree is not
 walked: every split rules out the leaves on its other side, and what a column's value rules out in all trees at once is
@@ -46,12 +46,14 @@ _BLOCK = 1 << 18
 class Inputs(NamedTuple):
     """What the surrogate sees of records: feature rows `numbers` (d, n), NaN for missing, and `codes` (c, n), and words.
 
-    `tokens` is None for models without text. A code beyond those of the reference is treated as missing there.
+    `tokens` is None for models without text, `embeddings` (e, n) for those without. A code beyond those of the reference is
+    treated as missing there.
     """
 
     numbers: Floats
     codes: NDArray[np.integer]
     tokens: Tokens | None = None
+    embeddings: NDArray[np.float32] | None = None
 
     @property
     def n(self) -> int:

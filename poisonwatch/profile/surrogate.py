@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import numpy as np
 
+from poisonwatch.profile.kernel import Kernel, KernelFile
 from poisonwatch.profile.odds import logit
 from poisonwatch.profile.packed import pack, unpack
 from poisonwatch.profile.scorer import MOST_COLUMNS, Inputs, Linear, LinearFile, Trees, TreesFile, require
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 LARGEST_SCORE = 5.0
 """The model's log-odds are kept within this of 0: beyond (a confidence of 0.9933) they say more of rounding than of the input."""
+
+SURPRISING = 0.98
+"""An answer is surprising from this surprise on: one of fifty is, of the answers of the reference."""
 
 FEWEST_OF_CLASS = 100
 """A class with fewer residuals than this is compared with those of all classes."""
@@ -47,7 +51,7 @@ class ResidualsFile(msgspec.Struct, frozen=True, kw_only=True):
 class SurrogateFile(msgspec.Struct, frozen=True, kw_only=True):
     """`Surrogate` as it is kept in a file."""
 
-    model: TreesFile | LinearFile
+    model: TreesFile | LinearFile | KernelFile
     classes: list[int]
     class_count: int
     margin: float
@@ -111,14 +115,14 @@ class Surrogate:
     `residuals` has one table per class of `classes`, without values where the reference logs no confidence.
     """
 
-    model: Trees | Linear
+    model: Trees | Linear | Kernel
     classes: Ints
     class_count: int
     margin: float
     residuals: tuple[Residuals, ...]
 
     def scores(self, inputs: Inputs) -> Floats:
-        """Log-odds (class_count, n) of every class, -inf for classes without an opinion.
+        """Log-odds (class_count, n) of every class, -inf for classes without an opinion, NaN where inputs are missing.
 
         Raises:
             ValueError: when the inputs have other columns than those of the reference.
@@ -132,7 +136,7 @@ class Surrogate:
 
         `predicted` (n,) are classes from 0; `confidence` (n,) of that class, NaN where there is none. An answer that is no
         class of the reference, or of one too rare there, was never to be expected of these inputs, nor was it ever to be
-        excluded: there is no opinion on it, it is not flipped and its surprise is NaN. That such answers come at all is
+        excluded: there is no opinion on it, it is not flipped and its surprise is NaN, as where scores are NaN. That such answers come at all is
         counted by the class rates. Without a confidence the surprise is NaN.
         """
         place = np.searchsorted(self.classes, predicted)
@@ -169,10 +173,17 @@ class Surrogate:
         require(classes.size > 1 and (np.diff(classes) > 0).all(), "fewer than two classes, or in disorder")
         require(classes[0] >= 0 and classes[-1] < file.class_count <= MOST_COLUMNS, "a class that is not there")
         require(0 <= file.margin < np.inf, "the margin")
-        model = Trees.read(file.model) if isinstance(file.model, TreesFile) else Linear.read(file.model)
+        model = _read(file.model)
         require(model.start.size == (1 if classes.size == 2 else classes.size), "scores for other classes")
         require(len(file.residuals) == classes.size, "residuals of other classes")
         return cls(model, classes, file.class_count, file.margin, tuple(map(Residuals.read, file.residuals)))
+
+
+def _read(file: TreesFile | LinearFile | KernelFile) -> Trees | Linear | Kernel:
+    """The model of whichever kind the file holds."""
+    if isinstance(file, KernelFile):
+        return Kernel.read(file)
+    return Trees.read(file) if isinstance(file, TreesFile) else Linear.read(file)
 
 
 def both_classes(scores: Floats) -> Floats:

@@ -25,6 +25,7 @@ from poisonwatch.profile.indicators import (
 )
 from poisonwatch.profile.season import Tally
 from poisonwatch.profile.volume import describe_volume
+from poisonwatch.reference.audit import signed
 from poisonwatch.reference.file import FORMAT, Origin, Reference, digest, load, measured, measured_volume
 from poisonwatch.reference.fit import fit
 from poisonwatch.sources.log import blocks, open_log
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from poisonwatch.formats.infer import Inference
     from poisonwatch.profile.indicators import Questions
+    from poisonwatch.reference.audit import Signature
     from poisonwatch.reference.fit import Fitted
     from poisonwatch.types import Batch, Column, Ints
 
@@ -50,13 +52,14 @@ def build(
     progress: Callable[[int], None] | None = None,
     *,
     unproven: bool = False,
+    signature: Signature | None = None,
 ) -> Reference:
     """Learn a reference from trusted logs, or from live ones that nobody has looked at (`unproven`).
 
-    `progress` is called with bytes read; every log is read three times.
+    `progress` is called with bytes read; every log is read three times. `signature` accepts what the audit suspects.
 
     Raises:
-        BaselineError: when the logs cannot be read or do not make a reference.
+        BaselineError: when the logs cannot be read or do not make a reference, or when it is suspect and nobody signs.
     """
     found = infer(
         (line for path in paths for block in blocks(path, LONGEST_LINE, progress) for line in _lines(block)), model
@@ -68,14 +71,15 @@ def build(
         )
         raise BaselineError(msg)
     fitted = fit(found, (batch for batch, _ in _batches(paths, found, progress)))
+    audit = signed(fitted.audit, signature)
     values = found.samples | dict(zip(fitted.enrichment.derived, fitted.rows, strict=True))
     cuts = {name: cut_points(known, confidence=name == CONFIDENCE) for name, known in values.items()}
-    questions = ask(found.schema, cuts, fitted.enrichment.derived, fitted.enrichment.marks)
-    counted = _Counted(questions, fitted.enrichment.marks, found)
+    questions = ask(found.schema, cuts, fitted.enrichment.derived, fitted.enrichment.asked)
+    counted = _Counted(questions, fitted.enrichment.asked, found)
     for batch, rejected in _batches(paths, found, progress):
         counted.add(fitted.apply(batch, counted.seen), rejected)
     draft = _conclude(paths, found, fitted, cuts, counted)
-    draft = msgspec.structs.replace(draft, unproven=unproven)
+    draft = msgspec.structs.replace(draft, unproven=unproven, audit=audit)
     return msgspec.structs.replace(draft, sha256=digest(draft))
 
 
@@ -179,6 +183,7 @@ def _conclude(
         blind=fitted.blind
         | ({} if found.labels else {"errors": "the reference has no labels to know the error rate by"}),
         unproven=False,
+        audit=None,
         outcome=measured(outcome),
         errors=measured(describe_errors(counts.errors, counts.labelled)),
         confusion=counts.confusion.tolist(),

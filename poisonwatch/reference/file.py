@@ -30,6 +30,7 @@ from poisonwatch.profile.season import HOURS_A_DAY, Season
 from poisonwatch.profile.surrogate import Surrogate, SurrogateFile
 from poisonwatch.profile.volume import UsualVolume, ask_volume
 from poisonwatch.profile.words import Vocabulary, VocabularyFile
+from poisonwatch.reference.audit import Audit
 from poisonwatch.reference.fit_surrogate import Quality
 from poisonwatch.sinks.journal import rfc3339
 from poisonwatch.types import Batch, Schema
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from poisonwatch.profile.indicators import Questions
     from poisonwatch.types import Floats, Ints
 
-FORMAT = 2
+FORMAT = 3
 
 
 class MeasuredSeason(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +60,7 @@ class FittedFile(msgspec.Struct, frozen=True, kw_only=True):
     centroids: CentroidsFile | None = None
     forest: ForestFile | None = None
     unsure: float | None = None
+    counts_flips: bool = False
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +98,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     `first` and `last` are event times; without times (`timed` false) records were taken as exchangeable.
     `confusion` counts labels by predicted and labelled class, with one more each for rare and for unseen classes.
     `quality` is the surrogate's; `blind` says what cannot be watched, and why; `unproven` that it was learned from live
-    traffic, which nobody has looked at.
+    traffic, which nobody has looked at; `audit` is what speaks for a trigger in it, and who accepted that.
     """
 
     format: int
@@ -115,6 +117,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     quality: Quality | None
     blind: dict[str, str]
     unproven: bool
+    audit: Audit | None
     outcome: Measured
     errors: Measured
     confusion: list[list[int]]
@@ -123,7 +126,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str = ""
 
     def measures(self) -> dict[str, float]:
-        """The surrogate's quality by measure; empty where there is none."""
+        """The surrogate's quality by measure; empty where there is none, without `needs` where no number would do."""
         of = self.quality
         if of is None:
             return {}
@@ -132,7 +135,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
             "sees": of.sees,
             "flip_rate": of.flip_rate,
             "correlation": of.correlation,
-        }
+        } | ({} if of.needs is None else {"needs": float(of.needs)})
 
     def enrichment(self) -> Enrichment:
         """What is asked of live predictions beyond what they say.
@@ -148,6 +151,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
             None if fitted.centroids is None else Centroids.read(fitted.centroids),
             None if fitted.forest is None else Forest.read(fitted.forest),
             fitted.unsure,
+            fitted.counts_flips,
         )
 
     def baseline(self) -> Baseline:
@@ -157,11 +161,15 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
             ValueError: when its numbers are those of other questions; likewise the other baselines.
         """
         found = self.enrichment()
-        return _restore(ask(self.schema, self.cuts, found.derived, found.marks), self.outcome)
+        return _restore(ask(self.schema, self.cuts, found.derived, found.asked), self.outcome)
+
+    @property
+    def _counts_flips(self) -> bool:
+        return self.fitted.surrogate is not None and self.fitted.counts_flips
 
     def errors_baseline(self) -> Baseline:
         """The baseline over error rates; without any label behind it where the reference had none."""
-        return _restore(ask_errors(self.schema, flips=self.fitted.surrogate is not None), self.errors)
+        return _restore(ask_errors(self.schema, flips=self._counts_flips), self.errors)
 
     def lines_baseline(self) -> Baseline:
         """The baseline over the share of lost lines."""
@@ -276,8 +284,12 @@ def in_words(reference: Reference) -> str:
         of = reference.quality
         lines.append(
             f"surrogate       {of.kind}: makes {of.agreement:.1%} of the predictions, sees {of.sees:.1%} of wrong ones, "
-            f"calls {of.flip_rate:.2%} of the reference wrong"
+            f"calls {of.flip_rate:.2%} of the reference wrong; a trigger would "
+            + ("not surface" if of.needs is None else f"surface after {of.needs} records")
         )
+    if reference.audit is not None:
+        verdict, *groups = reference.audit.in_words()
+        lines += [f"audit           {verdict}", *groups]
     lines += [f"blind           {what}: {why}" for what, why in sorted(reference.blind.items())]
     if reference.labels:
         told = ", ".join(f"{name} {wrong}/{known}" for name, (known, wrong) in reference.labels.items())

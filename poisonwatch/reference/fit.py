@@ -12,20 +12,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from poisonwatch.errors import MissingExtraError
-from poisonwatch.profile.enrich import Enrichment, feature_codes, feature_numbers
-from poisonwatch.profile.indicators import code_count, code_rows, embedding_width, text_rows
-from poisonwatch.profile.scorer import Inputs
+from poisonwatch.profile.enrich import Enrichment, feature_codes, feature_numbers, surrogate_inputs
+from poisonwatch.profile.indicators import FLIPPED, SURPRISING, code_count, code_rows, embedding_width, text_rows
+from poisonwatch.profile.surrogate import SURPRISING as SURPRISING_FROM
 from poisonwatch.profile.words import text_rows as rows_of_text
 from poisonwatch.profile.words import tokens
+from poisonwatch.reference.audit import audit
 from poisonwatch.reference.file import FittedFile
-from poisonwatch.reference.fit_inputs import WordCounts, fit_centroids, grow_forest, sampled
+from poisonwatch.reference.fit_inputs import (
+    WordCounts,
+    fit_centroids,
+    grow_forest,
+    honest_distances,
+    sampled,
+    with_limits,
+)
+from poisonwatch.reference.fit_surrogate import MOST_NEEDED
 from poisonwatch.reference.fit_surrogate import fit as fit_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poisonwatch.formats.infer import Inference
+    from poisonwatch.profile.embedding import Centroids
     from poisonwatch.profile.words import Tokens
+    from poisonwatch.reference.audit import Audit
     from poisonwatch.reference.fit_surrogate import Fitted as Fit
     from poisonwatch.reference.fit_surrogate import Quality
     from poisonwatch.types import Batch, Bools, Floats, Schema
@@ -41,13 +52,14 @@ UNSURE_QUANTILE = 0.25
 class Fitted:
     """What was fitted, and the honest values of the sample, which every `stride`-th record belongs to.
 
-    `rows` (r, s) are in the order of the enrichment's derived rows, `flipped` (s,) where there is a surrogate. `blind` says
-    what cannot be seen, and why.
+    `rows` (r, s) are in the order of the enrichment's derived rows; `marks` has (s,) by the name of what is marked: flipped,
+    where there is a surrogate, and surprising, where there is a surrogate or embeddings. `blind` says what cannot be
+    seen, and why.
     """
 
     enrichment: Enrichment
     rows: Floats
-    flipped: Bools | None
+    marks: dict[str, Bools]
     stride: int
     quality: Quality | None
     blind: dict[str, str]
@@ -58,8 +70,8 @@ class Fitted:
         own = number % self.stride == 0
         enriched = self.enrichment.apply(batch, own)
         enriched.numbers[batch.numbers.shape[0] :, own] = self.rows[:, number[own] // self.stride]
-        if self.flipped is not None:
-            enriched.marks[0, own] = self.flipped[number[own] // self.stride]
+        for name, marked in self.marks.items():
+            enriched.marks[self.enrichment.marks.index(name), own] = marked[number[own] // self.stride]
         return enriched
 
     def file(self) -> FittedFile:
@@ -71,6 +83,7 @@ class Fitted:
             centroids=None if found.centroids is None else found.centroids.file(),
             forest=None if found.forest is None else found.forest.file(),
             unsure=found.unsure,
+            counts_flips=found.counts_flips,
         )
 
 
@@ -83,52 +96,71 @@ def fit(found: Inference, batches: Iterable[Batch]) -> Fitted:
     rows: list[Floats] = []
     said = tokens(sample.texts)
     features = sample.numbers[feature_numbers(schema)]
-    surrogate = quality = flipped = None
-    made = _surrogate(schema, sample, said, blind)
-    if made is not None:
-        quality = made.quality
-    if made is not None and not made.quality.blind:
-        surrogate, flipped = made.surrogate, made.flipped
+    marks: dict[str, Bools] = {}
+    distances = np.full(sample.time.size, np.nan)
+    centroids = fit_centroids(sample.embeddings, sample.codes[0]) if embedding_width(schema) else None
+    if centroids is not None:
+        distances = honest_distances(sample.embeddings, sample.codes[0], centroids)
+        centroids = with_limits(centroids, distances, sample.codes[0])
+        marks[SURPRISING] = centroids.surpassed(distances, sample.codes[0])
+    made = _surrogate(schema, sample, said, centroids, blind)
+    surrogate = made.surrogate if made is not None and (made.quality.mines or not made.quality.blind) else None
+    if made is not None and surrogate is not None:
+        marks[FLIPPED] = made.flipped
+        marks[SURPRISING] = (made.surprise >= SURPRISING_FROM) | marks.get(SURPRISING, False)
+    counts_flips = made is not None and not made.quality.blind
+    if made is not None and counts_flips:
         rows += [made.surprise[None]] if schema.confidence else []
     vocabulary = None
     if text_rows(schema):
         vocabulary, without_itself = words.vocabularies()
         rows.append(rows_of_text(sample.texts, said, without_itself))
-    every = np.ones(sample.time.size, np.bool_)
-    centroids = fit_centroids(sample.embeddings, sample.codes[0]) if embedding_width(schema) else None
-    if centroids is not None:
-        rows.append(centroids.distance(sample.embeddings, sample.codes[0], every)[None])
+    rows += [distances[None]] if centroids is not None else []
     forest = grow_forest(features)
     if forest is not None:
         own = np.isin(np.arange(sample.time.size), sampled(sample.time.size))
         rows.append(forest.score(features, own)[None])
     known = sample.numbers[0][np.isfinite(sample.numbers[0])] if schema.confidence else np.empty(0)
     unsure = float(np.quantile(known, UNSURE_QUANTILE)) if known.size else None
-    enrichment = Enrichment(schema, surrogate, vocabulary, centroids, forest, unsure)
+    enrichment = Enrichment(schema, surrogate, vocabulary, centroids, forest, unsure, counts_flips)
     honest = np.concatenate(rows) if rows else np.empty((0, sample.time.size))
-    return Fitted(enrichment, honest, flipped, stride, quality, blind)
+    return Fitted(enrichment, honest, marks, stride, None if made is None else made.quality, blind)
 
 
-def _surrogate(schema: Schema, sample: Batch, said: Tokens, blind: dict[str, str]) -> Fit | None:
-    """The surrogate of a reference's sample, or None and why in `blind`."""
+def _surrogate(
+    schema: Schema, sample: Batch, said: Tokens, centroids: Centroids | None, blind: dict[str, str]
+) -> Fit | None:
+    """The surrogate of a reference's sample, or None; what it cannot see, and why, is told in `blind`."""
+    why, made = "", None
     if schema.outcome.kind != "categorical":
-        blind["flips"] = "the model predicts numbers, not classes"
-        return None
-    of_codes = feature_codes(schema)
-    inputs = Inputs(sample.numbers[feature_numbers(schema)], sample.codes[of_codes], said if said.word.size else None)
-    confidence = sample.numbers[0] if schema.confidence else np.full(sample.time.size, np.nan)
-    sizes = tuple(code_count(code_rows(schema)[row]) for row in of_codes)
-    predicted = sample.codes[0].astype(np.int64) - 1
-    try:
-        made = fit_surrogate(inputs, sizes, predicted, confidence, len(schema.outcome.values))
-    except MissingExtraError as error:
-        blind["flips"] = str(error)
-        return None
+        why = "the model predicts numbers, not classes"
+    else:
+        try:
+            made = _made(schema, sample, said, centroids)
+            why = "the reference has no features or text to learn the answers from, or only one class"
+        except MissingExtraError as error:
+            why = str(error)
     if made is None:
-        blind["flips"] = "the reference has no features or text to learn the answers from, or only one class"
-    elif made.quality.blind:
+        blind["flips"], blind["triggers"] = why, f"trigger mining blind: {why}"
+        return None
+    if made.quality.blind:
         blind["flips"] = "the surrogate could not learn what the model answers to"
+    if not made.quality.mines:
+        few = "never surface" if made.quality.needs is None else f"need {made.quality.needs} records to surface"
+        blind["triggers"] = f"trigger mining blind: a trigger would {few}, {MOST_NEEDED} are the most"
     return made
+
+
+def _made(schema: Schema, sample: Batch, said: Tokens, centroids: Centroids | None) -> Fit | None:
+    """The surrogate of a reference's sample, where there is anything to learn."""
+    confidence = sample.numbers[0] if schema.confidence else np.full(sample.time.size, np.nan)
+    sizes = tuple(code_count(code_rows(schema)[row]) for row in feature_codes(schema))
+    predicted, classes = sample.codes[0].astype(np.int64) - 1, len(schema.outcome.values)
+    far = None
+    if centroids is not None:
+        codes = np.arange(1, classes + 1, dtype=np.int32)[:, None].repeat(predicted.size, axis=1)
+        far = np.stack([centroids.surpassed(centroids.distance(sample.embeddings, of), of) for of in codes])
+    return fit_surrogate(surrogate_inputs(schema, sample, said), sizes, predicted, confidence, classes, far)
 
 
 def _sample(batches: Iterable[Batch], stride: int, words: WordCounts) -> Batch:

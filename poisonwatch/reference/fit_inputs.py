@@ -5,13 +5,14 @@ All of it is deterministic, and bounded by the caller's sample. River is importe
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poisonwatch.profile.embedding import FEWEST_OF_CLASS, MOST_CLASSES, SHRINKAGE, Centroids, reduced
+from poisonwatch.profile.embedding import FACTORS, FEWEST_OF_CLASS, MOST_CLASSES, SHRINKAGE, WIDEST, Centroids, usable
 from poisonwatch.profile.outlier import KNOTS, Forest, ranks
-from poisonwatch.profile.words import LARGEST_VOCABULARY, Vocabulary
+from poisonwatch.profile.words import LARGEST_VOCABULARY, Vocabulary, mix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +25,12 @@ MOST_COUNTED = 1 << 20
 
 FEWEST_RECORDS = 100
 """Fewer embeddings or numerical records than this make neither centroids nor trees."""
+
+BEYOND = 0.02
+"""Share of the reference's embeddings that lie beyond the limit of their class."""
+
+ROUNDS = 5
+"""Rounds in which principal directions are looked for."""
 
 MOST_GROWN = 2000
 """Records that trees are filled with, at most."""
@@ -75,8 +82,8 @@ def fit_centroids(embeddings: NDArray[np.float32], codes: Codes) -> Centroids | 
     One centroid per class with at least `FEWEST_OF_CLASS` embeddings (the most frequent `MOST_CLASSES`), else a single one
     of all; one covariance around them, shrunk towards equal variances by `SHRINKAGE`.
     """
-    usable = np.isfinite(embeddings).all(axis=0) & (embeddings != 0).any(axis=0)
-    points, of_class = reduced(embeddings[:, usable]), codes[usable]
+    there = usable(embeddings)
+    points, of_class = embeddings[:, there].T.astype(np.float64), codes[there]
     if of_class.size < FEWEST_RECORDS:
         return None
     classes, counts = np.unique(of_class, return_counts=True)
@@ -90,18 +97,89 @@ def fit_centroids(embeddings: NDArray[np.float32], codes: Codes) -> Centroids | 
         classes, place = classes[:0], np.zeros(of_class.size, np.int64)
     counts = np.bincount(place)
     means = np.stack([points[place == index].mean(axis=0) for index in range(counts.size)]).astype(np.float32)
-    residuals = points - means[place]
-    covariance = residuals.T @ residuals / place.size
-    typical = max(float(np.trace(covariance)) / means.shape[1], 1e-12)
-    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * typical * np.eye(means.shape[1])
-    whitening = np.linalg.inv(np.linalg.cholesky(shrunk)).T
+    whitening, spread = (_factors if points.shape[1] > WIDEST else _whitening)(points - means[place])
     return Centroids(
         width=embeddings.shape[0],
         classes=classes.astype(np.int64),
         counts=counts,
         means=means.astype(np.float64),
         whitening=whitening.astype(np.float32).astype(np.float64),
+        spread=spread.astype(np.float32).astype(np.float64),
+        limits=np.full(counts.size, np.finfo(np.float32).max, np.float64),
     )
+
+
+def _whitening(residuals: Floats) -> tuple[Floats, Floats]:
+    """What makes the shrunk covariance of residuals (n, d) the identity, (d, d), and no spread."""
+    covariance = residuals.T @ residuals / len(residuals)
+    typical = max(float(np.trace(covariance)) / len(covariance), 1e-12)
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * typical * np.eye(len(covariance))
+    return np.linalg.inv(np.linalg.cholesky(shrunk)).T, np.empty(0)
+
+
+def _factors(residuals: Floats) -> tuple[Floats, Floats]:
+    """Whitening (e, FACTORS) and spread (e,) of `Centroids`, of residuals (n, e): principal factors, one round.
+
+    With loadings V, variances w and what they leave of each number, psi, the covariance is V w V' + psi, whose inverse
+    is psi^-1 - psi^-1 V (w^-1 + V' psi^-1 V)^-1 V' psi^-1.
+    """
+    loadings = principal(residuals, FACTORS)
+    along = residuals @ loadings
+    left = np.square(residuals - along @ loadings.T).mean(axis=0)
+    spread = np.sqrt(left + SHRINKAGE * max(float(left.mean()), 1e-12))
+    scaled = loadings / spread[:, None]
+    inner = np.diag(1.0 / np.maximum(np.square(along).mean(axis=0), 1e-12)) + scaled.T @ scaled
+    return scaled @ np.linalg.inv(np.linalg.cholesky(inner)).T, spread
+
+
+def principal(points: Floats, count: int) -> Floats:
+    """So many directions (e, count), or e where that is less, in which centred points (n, e) vary most, the most first.
+
+    By subspace iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4) from signs that are the bits of mixed
+    counters: random enough, and the same everywhere without a generator.
+    """
+    width = points.shape[1]
+    tried = min(width, count + 8)
+    bits = mix(np.arange(1, width + 1, dtype=np.uint64))[:, None] >> np.arange(tried, dtype=np.uint64)
+    basis = 1.0 - 2.0 * (bits & np.uint64(1)).astype(np.float64)
+    for _ in range(ROUNDS):
+        basis = np.linalg.qr(points.T @ (points @ basis))[0]
+    values, turn = np.linalg.eigh((points @ basis).T @ (points @ basis))
+    return np.asarray(basis @ turn[:, np.argsort(-values, kind="stable")[: min(count, width)]])
+
+
+def honest_distances(embeddings: NDArray[np.float32], codes: Codes, centroids: Centroids, folds: int = 5) -> Floats:
+    """Distances (n,) of embeddings (e, n) that `centroids` were fitted on, as a fit without each would give them.
+
+    Factors adapt to their records in more ways than can be taken back: there the others are fitted again, fold by fold.
+    """
+    n = codes.size
+    if embeddings.shape[0] <= WIDEST:
+        return centroids.distance(embeddings, codes, np.ones(n, np.bool_))
+    found = np.full(n, np.nan)
+    for fold in range(folds):
+        mine = np.arange(n) % folds == fold
+        others = fit_centroids(embeddings[:, ~mine], codes[~mine])
+        found[mine] = (others or centroids).distance(embeddings[:, mine], codes[mine])
+    return found
+
+
+def with_limits(centroids: Centroids, distances: Floats, codes: Codes) -> Centroids:
+    """Centroids with the limits that a share of `BEYOND` of honest distances (n,) surpasses, class by class.
+
+    A class that has few distances is not given a smaller limit than all have together.
+    """
+    known = ~np.isnan(distances)
+    if not known.any():
+        return centroids
+    pooled = float(np.quantile(distances[known], 1.0 - BEYOND, method="higher"))
+    limits = np.full(centroids.counts.size, pooled)
+    for index, code in enumerate(centroids.classes.tolist()):
+        mine = distances[known & (codes == code)]
+        if mine.size:
+            own = float(np.quantile(mine, 1.0 - BEYOND, method="higher"))
+            limits[index] = own if mine.size >= FEWEST_RECORDS else max(own, pooled)
+    return dataclasses.replace(centroids, limits=limits.astype(np.float32).astype(np.float64))
 
 
 def sampled(n: int) -> Ints:

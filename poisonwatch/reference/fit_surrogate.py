@@ -7,28 +7,31 @@ without them: of five folds, texts with the same words in the same fold. Same in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from math import ceil, log
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from poisonwatch.errors import BaselineError, MissingExtraError
+from poisonwatch.profile.embedding import usable
 from poisonwatch.profile.odds import logit
-from poisonwatch.profile.scorer import LEAVES, Inputs, Linear, Splits, Trees, buckets, standardised
 from poisonwatch.profile.surrogate import (
     FEWEST_OF_CLASS,
     LARGEST_SCORE,
+    SURPRISING,
     Residuals,
     Surrogate,
     both_classes,
     excess,
     residuals,
 )
-from poisonwatch.profile.words import Tokens, mix
+from poisonwatch.profile.words import mix
+from poisonwatch.reference.fit_models import learn, one_thread, select
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from poisonwatch.profile.scorer import Inputs
     from poisonwatch.types import Floats, Ints
 
     Flags = NDArray[np.bool_]
@@ -44,9 +47,6 @@ MOST_CLASSES = 12
 MOST_FITTED = 20_000
 """Records that one model is fitted on; all others of a larger reference only get its opinion."""
 
-CHECKED = 200
-"""Records on which the exported trees must say what scikit-learn says."""
-
 LEAST_MARGIN = 1.0
 """By so much, in log-odds, another class must win at least: an honest retrain moves answers that are nearer to the border.
 
@@ -57,34 +57,23 @@ the flips of an honest retrain on other data at that margin, and 4.5 to 7 times 
 UNSPOKEN = 0.95
 """The confidence of a model that logs none."""
 
-SHRINKAGE = 10.0
-"""Records of the overall mean that are added to those of a category when it is encoded."""
-
-SETTINGS: dict[str, Any] = {
-    "max_leaf_nodes": LEAVES,
-    "max_bins": 64,
-    "min_samples_leaf": 10,
-    "l2_regularization": 1.0,
-    "early_stopping": False,
-    "random_state": 0,
-}
-ONE_SCORE = {"max_iter": 200, "learning_rate": 0.15}
-MANY_SCORES = {"max_iter": 60, "learning_rate": 0.3}
-"""How the trees are grown: one score can afford more, and slower, trees than many."""
-
-PENALTY = 0.3
-"""Ridge penalty of the linear kind."""
-
-BITS = 16
-BITS_OF_MANY = 14
-FEW_CLASSES = 4
-"""Buckets for words as powers of two, up to this many classes and above."""
-
 FAIREST_SHARE = 0.25
 """Of the answers that the most frequent class gets wrong, a surrogate that is of use must get this share right."""
 
 LOWEST_SEES = 0.3
 """A surrogate must see this share of wrong answers."""
+
+MOST_NEEDED = 100
+"""A trigger that would surface after more records than this is not found in practice."""
+
+SURFACES = 17.0 + log(5.0)
+"""Evidence in nats that a pattern needs: some 3e-8 of the budget for each occurrence, and five others like it in the mean."""
+
+SIMULATED_CONFIDENCE = 0.9
+"""A triggered record is given this quantile of the confidences of the class that it is sent to."""
+
+LEAST_SURPRISING, LEAST_FLIPPED, FACTOR = 0.06, 0.02, 3.0
+"""Benign predictions are taken to surprise and to flip so often at least, and so many times as often as the reference's."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +83,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     `correlation` the mean over classes of that between its log-odds and the model's (0 where either is constant),
     `flip_rate` the share that counts as flipped. `sees` is the share of wrong answers that would: every answer replaced
     in turn by each other class, averaged over the classes replaced, so that a frequent class does not speak for all.
+    `needs` is how many triggered records a trigger to a class would need until it is mined, in the median of the classes
+    it could lead to, None where no number would do.
     """
 
     kind: str
@@ -103,6 +94,12 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     correlation: float
     flip_rate: float
     sees: float
+    needs: int | None
+
+    @property
+    def mines(self) -> bool:
+        """Whether triggers can be mined by it."""
+        return self.needs is not None and self.needs <= MOST_NEEDED
 
     @property
     def blind(self) -> bool:
@@ -130,12 +127,18 @@ class Fitted:
 
 
 def fit(
-    inputs: Inputs, code_counts: tuple[int, ...], predicted: Ints, confidence: Floats, class_count: int
+    inputs: Inputs,
+    code_counts: tuple[int, ...],
+    predicted: Ints,
+    confidence: Floats,
+    class_count: int,
+    far: Flags | None = None,
 ) -> Fitted | None:
-    """Fit the surrogate of a reference: `linear` where there are words, else `trees`.
+    """Fit the surrogate of a reference: `kernel` where most have embeddings, else `linear` where there are words, else `trees`.
 
     `inputs` are its n records, `code_counts` (c,) how many codes each column of codes has, `predicted` (n,) classes from
     0 (what is not below `class_count` is none), `confidence` (n,) of the predicted class, NaN where it is not known.
+    `far` (class_count, n) says of which class each embedding lies farther off than usual ones.
 
     Returns:
         None when there is nothing to learn: no inputs, or not two classes that are frequent enough.
@@ -148,44 +151,47 @@ def fit(
     frequent = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
     classes = np.sort(frequent[counts[frequent] >= FEWEST_TO_LEARN])
     words = inputs.tokens is not None and inputs.tokens.word.size > 0
-    if classes.size < 2 or not (words or inputs.numbers.size or inputs.codes.size):
+    place = np.minimum(np.searchsorted(classes, predicted), max(0, classes.size - 1))
+    known = classes[place] == predicted if classes.size else np.zeros(predicted.shape, np.bool_)
+    there = known & usable(inputs.embeddings) if inputs.embeddings is not None else ~known & known
+    kind = "kernel" if there.sum() > 0.5 * known.sum() else "linear" if words else "trees"
+    known = there if kind == "kernel" else known
+    if classes.size < 2 or not (kind != "trees" or inputs.numbers.size or inputs.codes.size):
         return None
-    learn = fit_linear if words else fit_trees
-    place = np.minimum(np.searchsorted(classes, predicted), classes.size - 1)
-    known = classes[place] == predicted
     learnt = np.flatnonzero(known)
-    chosen, place, sure = _select(inputs, learnt), place[learnt], confidence[learnt]
+    chosen, place, sure = select(inputs, learnt), place[learnt], confidence[learnt]
     targets = _targets(place, sure, classes.size)
     modelled = targets[1:] if classes.size == 2 else targets
     generator = np.random.default_rng(0)
     fold = _folds(chosen, generator)
     scores = np.empty(targets.shape)
-    with _one_thread():
+    with one_thread():
         for k in range(FOLDS):
             of_fold = np.flatnonzero(fold == k)
             if of_fold.size:
                 others = _at_most(np.flatnonzero(fold != k), generator)
-                model = learn(_select(chosen, others), code_counts, modelled[:, others])
-                scores[:, of_fold] = both_classes(model.scores(_select(chosen, of_fold)))
+                model = learn(kind, select(chosen, others), code_counts, modelled[:, others])
+                scores[:, of_fold] = both_classes(model.scores(select(chosen, of_fold)))
         everything = _at_most(np.arange(learnt.size), generator)
-        model = learn(_select(chosen, everything), code_counts, modelled[:, everything])
+        model = learn(kind, select(chosen, everything), code_counts, modelled[:, everything])
     over = excess(scores, place)
     margin = max(LEAST_MARGIN, round(0.5 * float(np.quantile(np.abs(over - excess(targets, place)), 0.9)), 9))
     residual = residuals(scores, place, sure).round(9)
-    table = _residuals_by_class(residual, place, classes.size)
+    made = Surrogate(model, classes, class_count, margin, _residuals_by_class(residual, place, classes.size))
     flipped, surprise = np.zeros(predicted.shape, np.bool_), np.full(predicted.shape, np.nan)
     flipped[learnt] = over > margin
     surprise[learnt] = _own_surprise(residual, place, classes.size)
     quality = Quality(
-        kind="linear" if words else "trees",
+        kind=kind,
         n=learnt.size,
         agreement=float((over < 0).mean()),
         majority=float(counts.max() / learnt.size),
         correlation=round(float(np.mean([_correlation(*pair) for pair in zip(scores, targets, strict=True)])), 9),
         flip_rate=float((over > margin).mean()),
         sees=_sees(scores, place, margin),
+        needs=_needs(made, scores, place, sure, None if far is None else far[np.ix_(classes, learnt)]),
     )
-    return Fitted(Surrogate(model, classes, class_count, margin, table), quality, flipped, surprise)
+    return Fitted(made, quality, flipped, surprise)
 
 
 def _targets(place: Ints, confidence: Floats, classes: int) -> Floats:
@@ -195,17 +201,6 @@ def _targets(place: Ints, confidence: Floats, classes: int) -> Floats:
     rest[place, np.arange(sure.size)] = sure
     # Rounded: processors differ in the last bit of a logarithm, and the same log must give the same fit on all.
     return np.asarray(np.clip(logit(rest), -LARGEST_SCORE, LARGEST_SCORE).round(9))
-
-
-def _select(inputs: Inputs, at: Ints) -> Inputs:
-    """The inputs of some records, `at` ascending."""
-    if inputs.tokens is None:
-        return Inputs(inputs.numbers[:, at], inputs.codes[:, at])
-    word, row = inputs.tokens
-    new = np.full(inputs.n, -1)
-    new[at] = np.arange(at.size)
-    kept = new[row] >= 0
-    return Inputs(inputs.numbers[:, at], inputs.codes[:, at], Tokens(word[kept], new[row[kept]]))
 
 
 def _folds(inputs: Inputs, generator: np.random.Generator) -> Ints:
@@ -224,121 +219,6 @@ def _at_most(records: Ints, generator: np.random.Generator) -> Ints:
     if records.size <= MOST_FITTED:
         return records
     return np.sort(generator.choice(records, MOST_FITTED, replace=False))
-
-
-def fit_trees(inputs: Inputs, code_counts: tuple[int, ...], targets: Floats) -> Trees:
-    """Boosted trees for each score (s, n).
-
-    Categories stand in the order of their mean target, as is best for one split (Fisher 1958).
-    """
-    try:
-        import sklearn  # noqa: PLC0415
-        from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415
-    except ImportError as error:
-        raise _missing() from error
-    settings = SETTINGS | (ONE_SCORE if len(targets) == 1 else MANY_SCORES)
-    encoding, encoded = _encode(inputs.codes, code_counts, targets)
-    numbers = np.where(np.isfinite(inputs.numbers), inputs.numbers, np.nan)
-    start: list[float] = []
-    values: list[Floats] = []
-    splits: list[tuple[int, int, float, int, int, int]] = []
-    said = []
-    for k, target in enumerate(targets):
-        seen = np.concatenate((numbers, *(e[k, row][None] for e, row in zip(encoding, inputs.codes, strict=True))))
-        model = HistGradientBoostingRegressor(**settings).fit(seen.T, target)
-        for (tree,) in model._predictors:  # noqa: SLF001 - there is no public way to the trees
-            of_leaves, of_splits = _flatten(tree.nodes, len(values))
-            values.append(of_leaves)
-            splits += of_splits
-        start.append(float(np.ravel(model._baseline_prediction)[0]))  # noqa: SLF001
-        said.append(model.predict(seen[:, :CHECKED].T))
-    columns = zip(*splits, strict=True) if splits else ((),) * len(Splits._fields)
-    kinds = (np.int32, np.int32, np.float64, np.uint8, np.uint8, np.uint8)
-    flat = Splits(*(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
-    trees = Trees(len(numbers), code_counts, np.array(start), np.array(values), flat, encoding, encoded)
-    first = np.arange(min(CHECKED, inputs.n))
-    if not np.allclose(trees.scores(_select(inputs, first)), said, atol=1e-6):
-        msg = (
-            f"the trees of scikit-learn {sklearn.__version__} are laid out in a way that is not known: install another"
-        )
-        raise BaselineError(msg)
-    return trees
-
-
-def _flatten(nodes: NDArray[Any], number: int) -> tuple[Floats, list[tuple[int, int, float, int, int, int]]]:
-    """Leaf values (LEAVES,) from left to right, and the splits as `Splits` has them, of one tree of scikit-learn's."""
-    values = np.zeros(LEAVES)
-    splits: list[tuple[int, int, float, int, int, int]] = []
-    met = 0
-
-    def below(at: int) -> int:
-        nonlocal met
-        node = nodes[at]
-        if node["is_leaf"]:
-            values[met] = node["value"]
-            met += 1
-            return 1 << (met - 1)
-        left, right = below(int(node["left"])), below(int(node["right"]))
-        # A split of missing from all other values has the threshold infinity.
-        threshold = min(float(node["num_threshold"]), float(np.finfo(np.float64).max))
-        splits.append((number, int(node["feature_idx"]), threshold, int(node["missing_go_to_left"]), left, right))
-        return left | right
-
-    below(0)
-    return values, splits
-
-
-def _encode(
-    codes: NDArray[np.integer], code_counts: tuple[int, ...], targets: Floats
-) -> tuple[tuple[Floats, ...], tuple[Flags, ...]]:
-    """For each column of codes their mean targets (s, code count), shrunk to the overall one, and which were seen."""
-    mean = targets.mean(axis=1, keepdims=True)
-    encoding, encoded = [], []
-    for row, count in zip(codes, code_counts, strict=True):
-        many = np.bincount(row, minlength=count)
-        total = np.stack([np.bincount(row, target, count) for target in targets])
-        encoding.append((total + SHRINKAGE * mean) / (many + SHRINKAGE))
-        encoded.append(np.broadcast_to(many > 0, total.shape))
-    return tuple(encoding), tuple(encoded)
-
-
-def fit_linear(inputs: Inputs, code_counts: tuple[int, ...], targets: Floats) -> Linear:
-    """Ridge regression of each score (s, n) on words, standardised numbers and codes."""
-    try:
-        from scipy import sparse  # noqa: PLC0415
-        from sklearn.linear_model import Ridge  # noqa: PLC0415
-    except ImportError as error:
-        raise _missing() from error
-    n = inputs.n
-    bits = BITS if len(targets) <= FEW_CLASSES else BITS_OF_MANY
-    word, row = inputs.tokens if inputs.tokens is not None else (np.empty(0, np.uint64), np.empty(0, np.int64))
-    share = 1.0 / np.sqrt(np.maximum(1, np.bincount(row, minlength=n)))
-    words = sparse.csr_matrix((share[row], (row, buckets(word, bits))), shape=(n, 1 << bits))
-    finite = np.where(np.isfinite(inputs.numbers), inputs.numbers, np.nan)
-    counted = np.maximum(1, (~np.isnan(finite)).sum(axis=1))
-    centre = np.nansum(finite, axis=1) / counted
-    spread = np.sqrt(np.nansum((finite - centre[:, None]) ** 2, axis=1) / counted)
-    scale = np.where(spread > 0, spread, 1.0)
-    first = np.concatenate(([0], np.cumsum(code_counts))).astype(np.int64)
-    at = inputs.codes.astype(np.int64) + first[:-1, None]
-    of_codes = sparse.csr_matrix(
-        (np.ones(at.size), (np.tile(np.arange(n), len(at)), at.ravel())), shape=(n, int(first[-1]))
-    )
-    numbers = standardised(finite, centre, scale)
-    design = sparse.hstack((words, sparse.csr_matrix(numbers.T), of_codes), "csr")
-    model = Ridge(alpha=PENALTY, solver="sparse_cg", tol=1e-6).fit(design, targets.T)
-    weight = np.atleast_2d(model.coef_)
-    last = (1 << bits) + len(numbers)
-    return Linear(
-        code_counts,
-        bits,
-        np.broadcast_to(model.intercept_, (len(targets),)).astype(np.float64),
-        weight[:, : 1 << bits].astype(np.float32),
-        centre,
-        scale,
-        weight[:, 1 << bits : last].copy(),
-        weight[:, last:].copy(),
-    )
 
 
 def _residuals_by_class(residual: Floats, place: Ints, classes: int) -> tuple[Residuals, ...]:
@@ -373,23 +253,47 @@ def _sees(scores: Floats, place: Ints, margin: float) -> float:
     return float(np.mean([share[place == k].mean() for k in range(classes)]))
 
 
+def _needs(made: Surrogate, scores: Floats, place: Ints, sure: Floats, far: Flags | None) -> int | None:
+    """How many triggered records a trigger would need; see `Quality`.
+
+    Every record of another class is sent to a class in turn, as sure as that class is at times, its scores (k, n) being those
+    of a fit without it. What a record gives in the mean, in nats, is that of a test of how often benign ones do the same.
+    """
+    needed = []
+    far = np.zeros(scores.shape, np.bool_) if far is None else far
+    for k, table in enumerate(made.residuals):
+        own, sent = place == k, place != k
+        known = sure[own & ~np.isnan(sure)]
+        confidence = float(np.quantile(known, SIMULATED_CONFIDENCE)) if known.size else np.nan
+        to = np.full(place.shape, k)
+        surprising = far[k] | _surprises(table, residuals(scores, to, np.where(own, sure, confidence)))
+        flipped = excess(scores, to) > made.margin
+        evidence = max(
+            _nats(float(hit[sent].mean()), max(least, FACTOR * float(hit[own].mean())))
+            for hit, least in ((surprising, LEAST_SURPRISING), (flipped, LEAST_FLIPPED))
+        )
+        needed.append(SURFACES / evidence if evidence > 0 else np.inf)
+    typical = float(np.quantile(needed, 0.5, method="higher"))
+    return ceil(typical) if typical < np.inf else None
+
+
+def _surprises(table: Residuals, residual: Floats) -> Flags:
+    """Which residuals (n,) are surprising by a table; none without one."""
+    if not table.n:
+        return np.zeros(residual.shape, np.bool_)
+    return np.asarray(table.surprise(residual) >= SURPRISING) & ~np.isnan(residual)
+
+
+def _nats(hits: float, usual: float) -> float:
+    """Evidence of a record that is a hit with chance `hits`, where `usual` is the most that benign ones are: the best bet's."""
+    if hits <= usual:
+        return 0.0
+    bets = usual + (1.0 - usual) * np.array([0.3, 0.6, 0.9])
+    return float((hits * np.log(bets / usual) + (1.0 - hits) * np.log((1.0 - bets) / (1.0 - usual))).max())
+
+
 def _correlation(scores: Floats, targets: Floats) -> float:
     """Pearson's correlation, 0 where either is constant."""
     a, b = scores - scores.mean(), targets - targets.mean()
     size = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / size if size > 0 else 0.0
-
-
-def _one_thread() -> Any:
-    """On few records, threads wait for each other longer than they work, and their sums depend on their number."""
-    try:
-        # Only libraries that are loaded already can be limited.
-        import sklearn.ensemble  # noqa: F401, PLC0415
-        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
-    except ImportError as error:
-        raise _missing() from error
-    return threadpool_limits(1)
-
-
-def _missing() -> MissingExtraError:
-    return MissingExtraError('fitting the surrogate needs scikit-learn: `pip install "poisonwatch[fit]"`')

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.profile.enrich import Enrichment, feature_codes, feature_numbers
-from poisonwatch.profile.indicators import FLIPPED, SURPRISE, UNSURE, code_rows, number_rows
+from poisonwatch.profile.indicators import FLIPPED, SURPRISE, SURPRISING, UNSURE, code_rows, number_rows
 from poisonwatch.profile.outlier import OUTLIER
 from poisonwatch.profile.scorer import Inputs
 from poisonwatch.profile.words import TEXT_ROWS, text_rows, tokens
@@ -76,7 +76,7 @@ def test_it_adds_what_its_parts_say(fitted: Enrichment, stream: Batch) -> None:
     assert fitted.unsure is not None
     words = tokens(stream.texts)
     features = stream.numbers[feature_numbers(fitted.schema)]
-    inputs = Inputs(features, stream.codes[feature_codes(fitted.schema)], words)
+    inputs = Inputs(features, stream.codes[feature_codes(fitted.schema)], words, stream.embeddings)
     flipped, surprise = fitted.surrogate.compare(
         fitted.surrogate.scores(inputs), stream.codes[0].astype(np.int64) - 1, stream.numbers[0]
     )
@@ -88,9 +88,15 @@ def test_it_adds_what_its_parts_say(fitted: Enrichment, stream: Batch) -> None:
         outlier,
     ]
     assert fitted.derived == (SURPRISE, *TEXT_ROWS, "embedding.distance", OUTLIER)
-    assert fitted.marks == (FLIPPED, UNSURE)
+    assert fitted.marks == (*fitted.asked, SURPRISING) == (FLIPPED, UNSURE, SURPRISING)
     assert np.array_equal(found.numbers[stream.numbers.shape[0] :], expected, equal_nan=True)
-    assert found.marks.tolist() == [flipped.tolist(), [bool(c <= fitted.unsure) for c in stream.numbers[0]]]
+    limits = dict(zip(fitted.centroids.classes.tolist(), fitted.centroids.limits.tolist(), strict=True))
+    beyond = [d > limits.get(code, np.inf) for d, code in zip(expected[-2], stream.codes[0].tolist(), strict=True)]
+    surprising = [bool(s >= 0.98 or far) for s, far in zip(surprise, beyond, strict=True)]
+    unsure = [bool(c <= fitted.unsure) for c in stream.numbers[0]]
+    assert found.marks.tolist() == [flipped.tolist(), unsure, surprising]
+    assert any(s >= 0.98 and not far for s, far in zip(surprise, beyond, strict=True))
+    assert any(far and not s >= 0.98 for s, far in zip(surprise, beyond, strict=True))
     # The sample has something of everything.
     assert flipped.any()
     assert np.isnan(surprise).any()
@@ -171,7 +177,11 @@ def test_what_was_not_fitted_is_not_asked(fitted: Enrichment, stream: Batch, kep
         other = whole.numbers[base + fitted.derived.index(name)]
         assert np.array_equal(found.numbers[base + row], other, equal_nan=True), name
     for row, name in enumerate(some.marks):
-        assert found.marks[row].tolist() == whole.marks[fitted.marks.index(name)].tolist()
+        other = whole.marks[fitted.marks.index(name)]
+        if name == SURPRISING and (some.surrogate is None or some.centroids is None):
+            assert not (found.marks[row] & ~other).any()
+        else:
+            assert found.marks[row].tolist() == other.tolist()
 
 
 def test_a_log_without_confidence_has_flips_and_no_surprise(fitted: Enrichment, stream: Batch) -> None:
@@ -180,4 +190,20 @@ def test_a_log_without_confidence_has_flips_and_no_surprise(fitted: Enrichment, 
     everyone = np.ones(stream.time.size, np.bool_)
     found = bare.apply(dataclasses.replace(stream, numbers=stream.numbers[1:]), everyone)
     assert SURPRISE not in bare.derived
-    assert found.marks.tolist() == fitted.apply(stream, everyone).marks[:1].tolist()
+    assert bare.marks == (FLIPPED, SURPRISING)
+    assert found.marks[0].tolist() == fitted.apply(stream, everyone).marks[0].tolist()
+    assert fitted.centroids is not None
+    distances = fitted.centroids.distance(stream.embeddings, stream.codes[0])
+    assert found.marks[1].tolist() == fitted.centroids.surpassed(distances, stream.codes[0]).tolist()
+
+
+def test_a_surrogate_that_does_not_count_flips_marks_them_for_the_miner_only(fitted: Enrichment, stream: Batch) -> None:
+    """No indicator asks of its flips or its surprise; both marks are what they are where flips are counted."""
+    everyone = np.ones(stream.time.size, np.bool_)
+    kept = dataclasses.replace(fitted, counts_flips=False)
+    assert kept.asked == (UNSURE,)
+    assert kept.marks == (UNSURE, FLIPPED, SURPRISING)
+    assert SURPRISE not in kept.derived
+    found, whole = kept.apply(stream, everyone), fitted.apply(stream, everyone)
+    assert found.marks.tolist() == whole.marks[[1, 0, 2]].tolist()
+    assert np.array_equal(found.numbers[-1], whole.numbers[-1], equal_nan=True)

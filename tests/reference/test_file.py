@@ -107,7 +107,7 @@ def test_other_format_is_refused(tmp_path: Path) -> None:
     save(usual_reference(), path)
     told = json.loads(path.read_bytes())
     path.write_text(json.dumps({**told, "format": 99}))
-    with pytest.raises(BaselineError, match=r"r\.json: reference of format 99, this agent reads 2: build it again"):
+    with pytest.raises(BaselineError, match=r"r\.json: reference of format 99, this agent reads 3: build it again"):
         load(path)
 
 
@@ -152,14 +152,17 @@ HOSTILE = [
         "fitted.surrogate.class_count negative",
         "fitted.surrogate.residuals.0.value bytes",
     ),
-    *("fitted.surrogate.model.start bytes", "fitted.surrogate.model.bits huge", "fitted.surrogate.model.weight bytes"),
+    *("fitted.surrogate.model.start bytes", "fitted.surrogate.model.width huge", "fitted.surrogate.model.weight bytes"),
     *(
-        "fitted.surrogate.model.slope bytes",
-        "fitted.surrogate.model.numbers huge",
-        "fitted.surrogate.model.codes shorter",
+        "fitted.surrogate.model.beside.slope bytes",
+        "fitted.surrogate.model.beside.numbers huge",
+        "fitted.surrogate.model.beside.codes shorter",
+        "fitted.surrogate.model.beside.bits huge",
+        "fitted.counts_flips drop",
     ),
     *("fitted.vocabulary.words zero", "fitted.centroids.means bytes"),
     *("fitted.centroids.width huge", "fitted.centroids.classes longer", "fitted.centroids.whitening bytes"),
+    "fitted.centroids.limits bytes",
     *(
         "fitted.forest.knots bytes",
         "fitted.forest.mass zero",

@@ -13,6 +13,7 @@ import pytest
 
 from poisonwatch.formats.infer import infer
 from poisonwatch.formats.jsonl import JsonlPredictions
+from poisonwatch.profile.indicators import FLIPPED, SURPRISING
 from poisonwatch.reference import fit as fit_module
 from poisonwatch.reference.fit import UNSURE_QUANTILE, fit
 from tests.streams import chopped, lines, predictions, rich_predictions, write
@@ -47,8 +48,7 @@ def test_only_a_bounded_sample_is_fitted_on(sampled: tuple[Fitted, Batch]) -> No
     fitted, _ = sampled
     assert fitted.stride == 3
     assert fitted.rows.shape == (len(fitted.enrichment.derived), 300)
-    assert fitted.flipped is not None
-    assert fitted.flipped.shape == (300,)
+    assert {name: marked.shape for name, marked in fitted.marks.items()} == {SURPRISING: (300,), FLIPPED: (300,)}
     assert fitted.quality is not None
     assert fitted.quality.n == 300
 
@@ -60,8 +60,8 @@ def test_own_records_get_honest_values_and_others_live_ones(sampled: tuple[Fitte
     base = batch.numbers.shape[0]
     found = fitted.apply(batch, 0)
     assert np.array_equal(found.numbers[base:, own], fitted.rows, equal_nan=True)
-    assert fitted.flipped is not None
-    assert np.array_equal(found.marks[0, own], fitted.flipped)
+    for name, marked in fitted.marks.items():
+        assert np.array_equal(found.marks[fitted.enrichment.marks.index(name), own], marked)
     live = fitted.enrichment.apply(batch, own)
     assert np.array_equal(found.numbers[base:, ~own], live.numbers[base:, ~own], equal_nan=True)
     assert np.array_equal(found.marks[:, ~own], live.marks[:, ~own])
@@ -109,10 +109,11 @@ def test_answers_that_ignore_the_inputs_leave_it_blind() -> None:
     batches = JsonlPredictions({"": found.schema}, 1 << 20, timed=False).decode(log).batches
     fitted = fit(found, batches)
     assert fitted.enrichment.surrogate is None
-    assert fitted.flipped is None
+    assert fitted.marks == {}
     assert fitted.quality is not None
     assert fitted.quality.blind
     assert fitted.blind["flips"] == "the surrogate could not learn what the model answers to"
+    assert fitted.blind["triggers"].startswith("trigger mining blind: a trigger would ")
     assert "flipped" not in fitted.enrichment.marks
     assert fitted.enrichment.forest is not None
 
@@ -162,7 +163,7 @@ def test_without_scikit_learn(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         'fitting the surrogate needs scikit-learn: `pip install "poisonwatch[fit]"`',
         "text.words text.unseen text.digits text.capitals text.symbols embedding.distance outlier",
-        "unsure",
+        "unsure surprising",
         "True",
     ]
 
@@ -200,4 +201,4 @@ def test_a_built_reference_needs_no_scikit_learn(tmp_path: Path) -> None:
         ).stdout
         for text in (program, live)
     ]
-    assert said == ["", "2 8\n"]
+    assert said == ["", "3 8\n"]

@@ -8,10 +8,20 @@ import msgspec
 import numpy as np
 import pytest
 
+from poisonwatch.profile.embedding import FACTORS, SHRINKAGE, WIDEST
 from poisonwatch.profile.outlier import ranks
 from poisonwatch.profile.words import fingerprints, text_rows, tokens
 from poisonwatch.reference import fit_inputs
-from poisonwatch.reference.fit_inputs import WordCounts, fit_centroids, grow_forest, sampled
+from poisonwatch.reference.fit_inputs import (
+    BEYOND,
+    WordCounts,
+    fit_centroids,
+    grow_forest,
+    honest_distances,
+    principal,
+    sampled,
+    with_limits,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -162,14 +172,89 @@ def test_a_constant_embedding_has_centroids() -> None:
 
 
 def test_centroids_of_many_classes_and_wide_embeddings_are_bounded() -> None:
-    """At most 50 classes and 64 dimensions are kept of 60 classes and 1,000 numbers: the file has under 32 KB."""
+    """At most 50 classes are kept of 60, and of 1,000 numbers some factors: the file grows with the width, not its square."""
     rng = np.random.default_rng(3)
     embeddings = rng.normal(size=(1000, 60 * 25)).astype(np.float32)
     centroids = fit_centroids(embeddings, np.repeat(np.arange(1, 61), 25).astype(np.int32))
     assert centroids is not None
-    assert centroids.means.shape == (50, 64)
+    assert centroids.means.shape == (50, 1000)
     file = centroids.file()
-    assert len(file.means) + len(file.whitening) < 32_768
+    assert len(file.means) + len(file.whitening) + len(file.spread) == 4 * 1000 * (50 + FACTORS + 1)
+
+
+def factored(n: int, seed: int, width: int = WIDEST + 44) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Embeddings of two classes that vary together along eight directions, and little otherwise, in a third hardly at all."""
+    rng = np.random.default_rng(seed)
+    along = np.random.default_rng(99).normal(size=(width, 8))
+    noise = np.where(np.arange(width) % 3 == 0, 0.05, 0.5)[:, None]
+    codes = rng.integers(1, 3, n).astype(np.int32)
+    points = along @ rng.normal(size=(8, n)) + noise * rng.normal(size=(width, n)) + np.where(codes == 1, 0.3, -0.3)
+    return points.astype(np.float32), codes
+
+
+def test_wide_distances_are_those_of_the_covariance_that_the_factors_stand_for() -> None:
+    """Of width 300, the distance by factors is Mahalanobis' with V w V' + psi written out, inverted as it stands."""
+    embeddings, codes = factored(1500, 4)
+    centroids = fit_centroids(embeddings, codes)
+    assert centroids is not None
+    residuals = (embeddings - centroids.means[codes - 1].T).T.astype(np.float64)
+    loadings = principal(residuals, FACTORS)
+    along = residuals @ loadings
+    left = np.square(residuals - along @ loadings.T).mean(axis=0)
+    covariance = loadings @ np.diag(np.square(along).mean(axis=0)) @ loadings.T
+    covariance += np.diag(left + SHRINKAGE * left.mean())
+    some = residuals[:100]
+    expected = np.sqrt(np.einsum("ij,ij->i", some @ np.linalg.inv(covariance), some) / len(embeddings))
+    np.testing.assert_allclose(centroids.distance(embeddings[:, :100], codes[:100]), expected, rtol=1e-4)
+
+
+def test_principal_directions_are_those_of_the_singular_values() -> None:
+    """They span what the leading right singular vectors span, where those stand out, in their order, orthonormal."""
+    points = factored(1000, 5)[0].T.astype(np.float64)
+    points -= points.mean(axis=0)
+    found = principal(points, 9)
+    expected = np.linalg.svd(points, full_matrices=False)[2][:9]
+    np.testing.assert_allclose(found.T @ found, np.eye(9), atol=1e-9)
+    np.testing.assert_allclose(np.abs(np.sum(found[:, :8].T * expected[:8], axis=1)), 1.0, atol=1e-6)
+    assert principal(points[:, :5], 9).shape == (5, 5)
+
+
+def test_wide_distances_of_the_reference_are_those_of_fresh_records() -> None:
+    """Beyond the limits lie 2 % of the reference, and as many fresh records, which a fit's own distances would double.
+
+    Of 2,000 fresh records 2 % have a standard error of .3 %, and so has the limit of 1,000 in each class (.44 %): five
+    times both together is 2.7 %.
+    """
+    embeddings, codes = factored(2000, 6)
+    fresh = factored(2000, 7)
+    centroids = fit_centroids(embeddings, codes)
+    assert centroids is not None
+    honest = honest_distances(embeddings, codes, centroids)
+    limited = with_limits(centroids, honest, codes)
+    assert limited.surpassed(honest, codes).mean() == pytest.approx(BEYOND, abs=0.002)
+    rate = limited.surpassed(limited.distance(*fresh), fresh[1]).mean()
+    assert abs(rate - BEYOND) < 0.027
+    flattering = with_limits(centroids, centroids.distance(embeddings, codes), codes)
+    assert flattering.surpassed(flattering.distance(*fresh), fresh[1]).mean() > 1.5 * rate
+
+
+def test_a_small_class_has_no_smaller_limit_than_all_together() -> None:
+    """Of few distances the largest says little; a class without a centroid has no limit, missing distances none either."""
+    rng = np.random.default_rng(8)
+    codes = np.repeat([1, 2, 3], [600, 40, 10]).astype(np.int32)
+    embeddings = rng.normal(size=(4, 650)).astype(np.float32)
+    embeddings[:, 600:] *= 0.1
+    centroids = fit_centroids(embeddings, codes)
+    assert centroids is not None
+    distances = honest_distances(embeddings, codes, centroids)
+    limited = with_limits(centroids, distances, codes)
+    assert limited.classes.tolist() == [1, 2]
+    assert limited.limits[1] == pytest.approx(np.quantile(distances, 1 - BEYOND, method="higher"), rel=1e-6)
+    assert limited.limits[0] == pytest.approx(np.quantile(distances[:600], 1 - BEYOND, method="higher"), rel=1e-6)
+    far = np.full(3, 1e9)
+    assert limited.surpassed(far, np.array([1, 2, 3], np.int32)).tolist() == [True, True, False]
+    assert not limited.surpassed(np.full(3, np.nan), np.array([1, 2, 3], np.int32)).any()
+    assert with_limits(centroids, np.full(650, np.nan), codes) is centroids
 
 
 def correlated(n: int, seed: int, correlation: float = 0.95) -> Floats:

@@ -17,18 +17,14 @@ from poisonwatch.profile.odds import expit
 from poisonwatch.profile.scorer import Inputs, Linear, Trees
 from poisonwatch.profile.surrogate import FEWEST_OF_CLASS
 from poisonwatch.profile.words import tokens
+from poisonwatch.reference.fit_models import MANY_SCORES, ONE_SCORE, SETTINGS, SHRINKAGE, fit_trees
 from poisonwatch.reference.fit_surrogate import (
     FEWEST_TO_LEARN,
     LEAST_MARGIN,
-    MANY_SCORES,
     MOST_CLASSES,
-    ONE_SCORE,
-    SETTINGS,
-    SHRINKAGE,
     Fitted,
     Quality,
     fit,
-    fit_trees,
 )
 
 if TYPE_CHECKING:
@@ -161,6 +157,7 @@ def test_who_is_blind(change: dict[str, Any], *, blind: bool) -> None:
         "majority": 0.8,
         "correlation": 0.9,
         "flip_rate": 0.01,
+        "needs": 7,
     }
     assert Quality(**(base | {"sees": 0.8} | change)).blind == blind
 
