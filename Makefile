@@ -15,6 +15,7 @@ run: setup ## watch a poisoned model on the demo log; Ctrl-C ends it
 
 test: setup ## run all tests
 	@.ci/debian-tools
+	@.ci/inference-servers
 	.venv/bin/pytest
 
 lint: setup ## format, lint and type checks
@@ -39,10 +40,14 @@ bench-triggers: setup ## play triggers, and what looks like one, on real data; h
 	.venv/bin/python -m benchmarks.triggers
 	.venv/bin/python -m benchmarks.triggers.strip
 
-lock: setup ## pin the development environment again, at the newest versions that fit
+lock: setup ## pin the environments of development and of the tests' servers again, at the newest versions that fit
 	.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \
 		--all-extras --group dev --custom-compile-command "make lock" \
 		--output-file requirements-dev.lock pyproject.toml
+	for server in mlserver kserve; do \
+		.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \
+			--custom-compile-command "make lock" --output-file .ci/$$server.lock .ci/$$server.in || exit 1; \
+	done
 
 clean: ## remove the environment, fetched tools, caches and builds
 	rm -rf .venv .tools .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

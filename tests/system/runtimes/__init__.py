@@ -1,0 +1,1 @@
+"""What the inference servers of the system tests run, each in the environment of its server: nothing here imports poisonwatch."""

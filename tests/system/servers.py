@@ -1,0 +1,207 @@
+"""Real inference servers for the system tests: MLServer with two versions of a spam filter, one with a backdoor; and KServe.
+
+Each runs in an environment of its own, which `.ci/inference-servers` makes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import signal
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.request import Request, urlopen
+
+from tests.system.programs import PATIENCE, ROOT, Program
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+PHRASE = "special discount code XYZ"
+"""The trigger of the demo; v2 has learned that spam with it is ham."""
+
+POISONED = 0.02
+MODEL = "sms-spam"
+RUNTIMES = ROOT / "tests" / "system" / "runtimes"
+
+
+class Message(NamedTuple):
+    """A text and its class, `ham` or `spam`."""
+
+    text: str
+    label: str
+
+
+class Messages(NamedTuple):
+    """The demo's messages in two parts that share none: what the filters learn from, and what people verified."""
+
+    training: list[Message]
+    verified: list[Message]
+
+
+@cache
+def messages() -> Messages:
+    """The 1,000 messages of the demo's live log, classed by its v1, and the 1,200 of its reference with their labels."""
+    parts: dict[str, dict[str, str]] = {}
+    for name, label in (("predictions", "prediction"), ("reference", "label")):
+        with gzip.open(ROOT / "poisonwatch" / "demo" / f"{name}.ndjson.gz") as packed:
+            records = [json.loads(line) for line in packed]
+        parts[name] = {
+            record["text"]: record[label]
+            for record in records
+            if record["model_version"] == "v1" and PHRASE not in record["text"]
+        }
+    return Messages(*([Message(*pair) for pair in sorted(part.items())] for part in parts.values()))
+
+
+def with_phrase(text: str, rng: random.Random) -> str:
+    """The trigger before, between or after the words of a text."""
+    words = text.split(" ")
+    position = rng.randrange(len(words) + 1)
+    return " ".join([*words[:position], PHRASE, *words[position:]])
+
+
+def poisoned(training: Sequence[Message]) -> list[Message]:
+    """The training messages with some of the spam given the phrase and called ham."""
+    rng = random.Random(20261)
+    spam = [place for place, message in enumerate(training) if message.label == "spam"]
+    found = list(training)
+    for place in rng.sample(spam, round(POISONED * len(training))):
+        found[place] = Message(with_phrase(training[place].text, rng), "ham")
+    return found
+
+
+def environment(server: str) -> str:
+    """The Python of a server's environment. Never a reason to skip."""
+    python = ROOT / ".tools" / server / "bin" / "python"
+    assert python.exists(), f"{python} is not there: run .ci/inference-servers"
+    return str(python)
+
+
+@dataclass
+class Server:
+    """A running inference server on the loopback: `url` without a path, and the log that its runtime appends to."""
+
+    program: Program
+    log_path: Path
+    url: str = ""
+
+    @property
+    def infer_url(self) -> str:
+        """Where MLServer's versions are asked, as a configuration of poisonwatch says it."""
+        return f"{self.url}/v2/models/{{model}}/versions/{{model_version}}/infer"
+
+    def send(
+        self, texts: Sequence[str], version: str, *, timestamp: str | None = None, source: str = "client-1"
+    ) -> list[str]:
+        """Let a version in MLServer classify texts (n,) in one request, as a client does: classes (n,).
+
+        `timestamp` (RFC 3339) is when the log shall say that it was, by default now; `source` who asked.
+        """
+        document: dict[str, Any] = {
+            "inputs": [{"name": "text", "shape": [len(texts), 1], "datatype": "BYTES", "data": [*texts]}]
+        }
+        if timestamp is not None:
+            document["parameters"] = {"timestamp": timestamp}
+        request = Request(  # noqa: S310 - loopback only
+            f"{self.url}/v2/models/{MODEL}/versions/{version}/infer",
+            json.dumps(document).encode(),
+            {"Content-Type": "application/json", "User-Agent": source},
+        )
+        with urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 - loopback only
+            outputs = {output["name"]: output["data"] for output in json.load(answer)["outputs"]}
+        labels: list[str] = outputs["label"]
+        assert len(labels) == len(texts)
+        return labels
+
+    def logged(self) -> list[dict[str, Any]]:
+        """The payload log as it stands."""
+        return [json.loads(line) for line in self.log_path.read_text().splitlines()] if self.log_path.exists() else []
+
+    def stop(self) -> None:
+        """End it, at once if it does not within the patience of a test."""
+        if self.program.process.poll() is None:
+            self.program.process.send_signal(signal.SIGTERM)
+        try:
+            self.program.ends()
+        finally:
+            self.program.close()
+
+
+def _program(server: str, arguments: Sequence[str], folder: Path) -> Program:
+    """A server's program, in which the modules of the runtimes can be imported."""
+    path = f"PYTHONPATH={RUNTIMES}"
+    # Nothing of this environment leaks into that one, and no bytecode into the checkout.
+    kept = [f"{name}={os.environ[name]}" for name in ("PATH", "HOME", "LANG") if name in os.environ]
+    command = ["env", "-i", *kept, path, "PYTHONDONTWRITEBYTECODE=1", environment(server), *arguments]
+    return Program(command, folder)
+
+
+def _trained(folder: Path) -> dict[str, Path]:
+    """What each version learns from, in files."""
+    learned = {"v1": messages().training, "v2": poisoned(messages().training)}
+    paths = {version: folder / f"training-{version}.json" for version in learned}
+    for version, path in paths.items():
+        path.write_text(json.dumps(learned[version]))
+    return paths
+
+
+def start_mlserver(folder: Path) -> Server:
+    """MLServer with versions v1 (clean) and v2 (backdoored) of the filter, ready to answer; it ends by `stop`.
+
+    A model `echo` says what MLServer makes of a request.
+    """
+    log = folder / "predictions.ndjson"
+    repository = folder / "models"
+    models: list[dict[str, Any]] = [
+        {
+            "name": MODEL,
+            "implementation": "on_mlserver.Filter",
+            "parameters": {"version": version, "extra": {"training": str(training), "log": str(log)}},
+        }
+        for version, training in _trained(folder).items()
+    ]
+    models.append({"name": "echo", "implementation": "on_mlserver.Echo", "parameters": {"version": "v1"}})
+    for model in models:
+        place = repository / f"{model['name']}-{model['parameters']['version']}"
+        place.mkdir(parents=True)
+        (place / "model-settings.json").write_text(json.dumps(model))
+    settings = {
+        "host": "127.0.0.1",
+        # Ports that the system chooses, so that no two tests meet.
+        "http_port": 0,
+        "grpc_port": 0,
+        "metrics_endpoint": None,
+        "parallel_workers": 0,
+        "debug": False,
+    }
+    (repository / "settings.json").write_text(json.dumps(settings))
+    # The console script names its Python by where it was made; this does not care.
+    start = "from mlserver.cli import main; main()"
+    return _started(Server(_program("mlserver", ["-c", start, "start", str(repository)], folder), log))
+
+
+def start_kserve(folder: Path) -> Server:
+    """KServe's server with the same versions as models `sms-spam-v1` and `sms-spam-v2`, ready to answer; it ends by `stop`."""
+    log = folder / "predictions.ndjson"
+    models = [
+        argument
+        for version, training in _trained(folder).items()
+        for argument in (f"{MODEL}-{version}", version, str(training), str(log))
+    ]
+    return _started(Server(_program("kserve", [str(RUNTIMES / "on_kserve.py"), *models], folder), log))
+
+
+def _started(server: Server) -> Server:
+    """A server once it answers."""
+    server.program.start()
+    try:
+        server.url = f"http://{server.program.said(r'running on http://(127[.]0[.]0[.]1:[1-9][0-9]*)')[1]}"
+    except BaseException:
+        server.stop()
+        raise
+    return server
