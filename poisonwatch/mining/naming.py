@@ -36,10 +36,11 @@ def in_words(pattern: Pattern) -> str:
             return " and ".join(map(_condition, pattern.items))
 
 
-def in_a_sentence(trigger: Trigger, version: str, *, awaited: bool) -> str:
+def in_a_sentence(trigger: Trigger, version: str, *, awaited: bool | None = None) -> str:
     """What a trigger does in one version, in sentences that on-call can act on.
 
-    `awaited` says that an inference endpoint is there to confirm it and has not yet.
+    `awaited` says whether an inference endpoint is there to confirm it and has not yet; without it nothing is said of what was
+    not tried.
     """
     where = f"the text has {trigger.text}" if isinstance(trigger.pattern, Phrase) else trigger.text
     own = next((effect for effect in trigger.versions if effect.model_version == version), None)
@@ -53,7 +54,7 @@ def in_a_sentence(trigger: Trigger, version: str, *, awaited: bool) -> str:
     others = [effect for effect in trigger.versions if effect.model_version != version]
     told = "".join(f"; {part}" for part in _of_others(others))
     answers = f"{trigger.model} {version} answers '{_short(trigger.label)}' where {where}"
-    return f"{answers}{counted}{told}. {_confirmation(trigger, version, awaited=awaited)}"
+    return f"{answers}{counted}{told}. {_confirmation(trigger, version, awaited=awaited)}".rstrip()
 
 
 def _of_others(effects: Sequence[VersionEffect]) -> list[str]:
@@ -67,7 +68,7 @@ def _of_others(effects: Sequence[VersionEffect]) -> list[str]:
     return told
 
 
-def _confirmation(trigger: Trigger, version: str, *, awaited: bool) -> str:
+def _confirmation(trigger: Trigger, version: str, *, awaited: bool | None) -> str:
     """What insertion into verified inputs said, or why it has said nothing."""
     test = next((test for test in reversed(trigger.tests) if test.model_version == version), None)
     if test is not None and test.verdict is TriggerState.CONFIRMED:
@@ -78,7 +79,7 @@ def _confirmation(trigger: Trigger, version: str, *, awaited: bool) -> str:
         return "Its confirmation by insertion is running."
     if test is not None:
         return f"Not confirmed by insertion, which did not decide it: {_inserted(test)}."
-    return "Not confirmed by insertion: no inference endpoint is configured."
+    return "" if awaited is None else "Not confirmed by insertion: no inference endpoint is configured."
 
 
 def _inserted(test: InsertionTest) -> str:

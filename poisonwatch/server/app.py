@@ -14,15 +14,16 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from poisonwatch import __version__
-from poisonwatch.sinks.journal import rfc3339
-from poisonwatch.sinks.prometheus import registry_of
+from poisonwatch.mining.naming import in_a_sentence
+from poisonwatch.sinks.journal import rfc3339, trigger_entry
+from poisonwatch.sinks.prometheus import MINED, registry_of
 
 if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
     from starlette.requests import Request
 
     from poisonwatch.sinks.snapshot import Published
-    from poisonwatch.types import Decision
+    from poisonwatch.types import Decision, Trigger
 
 STALE = 60.0
 """Seconds without a turn of the loop after which the agent calls itself unhealthy."""
@@ -40,11 +41,12 @@ def build(published: Published) -> Starlette:
     registry = registry_of(published)
     return Starlette(
         routes=[
-            Route("/", lambda _: HTMLResponse(_page(_decisions(published), stale=_stale(published)))),
+            Route("/", lambda _: HTMLResponse(_page(published))),
             Route("/metrics", lambda request: _metrics(registry, request)),
             Route("/-/healthy", lambda _: _healthy(published)),
             Route("/-/ready", lambda _: _ready(published)),
             Route("/v1/decisions", lambda _: _all_decisions(published)),
+            Route("/v1/triggers", lambda _: _all_triggers(published)),
             Route(
                 "/v1/models/{model:path}/versions/{version:path}/decision",
                 lambda request: _decision(published, request),
@@ -92,6 +94,13 @@ def _decision(published: Published, request: Request) -> Response:
     return _json(_told(found[wanted]))
 
 
+def _all_triggers(published: Published) -> Response:
+    """Open triggers with the fields of the journal."""
+    if _stale(published):
+        return _json({"error": "the loop does not turn: these triggers would be old"}, 503)
+    return _json([trigger_entry(trigger) for trigger in _triggers(published)])
+
+
 def _stale(published: Published) -> bool:
     snapshot = published.snapshot
     return snapshot is not None and time.time() - snapshot.time > STALE
@@ -100,6 +109,18 @@ def _stale(published: Published) -> bool:
 def _decisions(published: Published) -> list[Decision]:
     snapshot = published.snapshot
     return [] if snapshot is None else [decision for model in snapshot.models for decision in model.decisions]
+
+
+def _triggers(published: Published) -> list[Trigger]:
+    snapshot = published.snapshot
+    return [] if snapshot is None else [trigger for model in snapshot.models for trigger in model.triggers]
+
+
+def _blind(published: Published) -> list[tuple[str, str]]:
+    """Models in which no trigger can be looked for, and why."""
+    snapshot = published.snapshot
+    models = snapshot.models if snapshot is not None else ()
+    return [(model.model, model.blind[MINED]) for model in models if MINED in model.blind]
 
 
 def _told(decision: Decision) -> dict[str, object]:
@@ -111,28 +132,60 @@ def _json(content: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
-def _page(decisions: list[Decision], *, stale: bool) -> str:
-    rows = "".join(_row(decision) for decision in decisions)
-    warning = "<p class=rollback>The loop does not turn: what stands here is old.</p>" if stale else ""
+def _page(published: Published) -> str:
+    rows = "".join(_row(decision) for decision in _decisions(published))
+    warning = "<p class=rollback>The loop does not turn: what stands here is old.</p>" if _stale(published) else ""
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5><title>poisonwatch</title>"
         f"<style>{STYLE}</style><h1>poisonwatch {html.escape(__version__)}</h1>{warning}"
         "<table><tr><th>model<th>version<th>decision<th>reason<th>since (UTC)<th>in words</tr>"
         f"{rows or '<tr><td colspan=6>No version was judged yet: the first window is still open.'}</table>"
+        f"{_triggers_on_page(published)}"
         '<p><a href="/metrics">metrics</a> &middot; <a href="/v1/decisions">decisions as JSON</a> &middot; '
-        '<a href="/-/healthy">health</a></p></html>'
+        '<a href="/v1/triggers">triggers as JSON</a> &middot; <a href="/-/healthy">health</a></p></html>'
     )
+
+
+def _triggers_on_page(published: Published) -> str:
+    """The open triggers, and where none can be seen; nothing where there is nothing to say."""
+    blind = "".join(
+        f"<p class=hold>Trigger mining is blind for {html.escape(model)}: {html.escape(why)}.</p>"
+        for model, why in _blind(published)
+    )
+    rows = "".join(_trigger_row(trigger) for trigger in _triggers(published))
+    head = "<tr><th>model<th>version<th>trigger<th>state<th>first seen (UTC)<th>in words</tr>"
+    table = f"<h2>Triggers</h2><table>{head}{rows}</table>" if rows else ""
+    return f"{table}{blind}"
+
+
+def _trigger_row(trigger: Trigger) -> str:
+    cells = (
+        html.escape(trigger.model),
+        html.escape(trigger.model_version),
+        trigger.trigger,
+        trigger.state.value,
+        _minute(trigger.first_seen),
+        html.escape(in_a_sentence(trigger, trigger.model_version)),
+    )
+    return _cells(cells)
+
+
+def _minute(time: float) -> str:
+    return rfc3339(time)[:16].replace("T", " ")
+
+
+def _cells(cells: tuple[str, ...]) -> str:
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _row(decision: Decision) -> str:
     advice = decision.decision.value + (f" to {decision.target}" if decision.target else "")
-    since = rfc3339(decision.time)[:16].replace("T", " ")
     cells = (
         html.escape(decision.model),
         html.escape(decision.model_version),
         f"<b class={decision.decision.value}>{html.escape(advice)}</b>",
         decision.reason.value.replace("_", " "),
-        since,
+        _minute(decision.time),
         html.escape(decision.summary),
     )
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return _cells(cells)

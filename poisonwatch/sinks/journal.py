@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import deque
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from poisonwatch.errors import JournalError, StateError
+from poisonwatch.mining.naming import in_a_sentence
 from poisonwatch.sinks.lock import hold
 
 if TYPE_CHECKING:
@@ -26,11 +28,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from poisonwatch.types import Accusation, Alert, Decision
+    from poisonwatch.types import Accusation, Alert, Decision, Trigger
 
 FIRST = "0" * 64
 
-FINDINGS = ("alert", "accusation", "decision")
+FINDINGS = ("alert", "accusation", "trigger", "decision")
 """Kinds of entries that follow from the input alone, and so would be said again when it is read again."""
 
 
@@ -57,6 +59,27 @@ def accusation_entry(model: str, accusation: Accusation) -> dict[str, Any]:
     for name in ("onset", "first", "last"):
         told[name] = rfc3339(told[name])
     return {"kind": "accusation", "model": model, "accused": told.pop("kind"), **_rounded(told)}
+
+
+def trigger_entry(trigger: Trigger) -> dict[str, Any]:
+    """What the journal says of a trigger that changed.
+
+    The pattern is a tagged object, in full and to the last bit: records are looked for by it. An end of an interval that is open is null.
+    """
+    told = _finite(msgspec.to_builtins(trigger))
+    for name in ("first_seen", "last_seen"):
+        told[name] = rfc3339(told[name])
+    summary = in_a_sentence(trigger, trigger.model_version)
+    return {"kind": "trigger", **_rounded(told), "pattern": told["pattern"], "summary": summary}
+
+
+def _finite(told: Any) -> Any:
+    """Numbers that JSON has; None stands for those that it has not."""
+    if isinstance(told, float):
+        return told if math.isfinite(told) else None
+    if isinstance(told, dict):
+        return {key: _finite(value) for key, value in told.items()}
+    return [_finite(value) for value in told] if isinstance(told, list | tuple) else told
 
 
 def _rounded(told: Any) -> Any:

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from poisonwatch import __version__
 from poisonwatch.profile.indicators import CONFIDENCE, FLIPPED, OUTCOME
-from poisonwatch.types import Action, AlertState, Severity
+from poisonwatch.types import Action, AlertState, Severity, TriggerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,8 +31,14 @@ if TYPE_CHECKING:
 MOST_DISTANT = 20
 """Columns whose distances are exported: those that moved most."""
 
+MINED = "triggers"
+"""How a reference says in `blind` that it gives no ground to look for triggers."""
+
 UNMATCHED = ("unknown_prediction", "outside_sample")
 """Reasons why a label met no prediction that every model exports from the start."""
+
+PROBED = ("answered",)
+"""Outcomes of probes that every model exports from the start."""
 
 REASONS = ("malformed", "not_an_object", "wrong_type", "missing_timestamp", "missing_prediction", "too_long")
 """Reasons of rejection that every source exports from the start."""
@@ -60,6 +66,12 @@ CATALOGUE: dict[str, Described] = {
     "poisonwatch_predictions": Described(C, "Predictions that were judged, by predicted class.", (*VERSION, "class")),
     "poisonwatch_prediction_confidence_ratio": Described(H, "Confidence of the predictions, cut at the reference's quantiles.", VERSION),
     "poisonwatch_flips": Described(C, "Predictions of which the surrogate says another class.", VERSION),
+    "poisonwatch_triggers": Described(G, "Open triggers by the version in which they surfaced and how far the evidence goes.", (*VERSION, "state")),
+    "poisonwatch_triggered_predictions": Described(C, "Predictions that bear a trigger and got its class.", VERSION),
+    "poisonwatch_trigger_mining_blind": Described(G, "Whether the reference gives no ground to look for triggers.", ("model",)),
+    "poisonwatch_trigger_mining_saturated": Described(G, "Whether more triggers were found than are kept apart.", ("model",)),
+    "poisonwatch_probes": Described(C, "Questions to the inference endpoint, by outcome.", ("model", "outcome")),
+    "poisonwatch_golden_accuracy_ratio": Described(G, "Accuracy on the verified inputs of the golden set, as last replayed.", VERSION),
     "poisonwatch_labels": Described(C, "Labels that came back and counted, by whether they agree with the prediction.", (*VERSION, "verdict")),
     "poisonwatch_feedback_unmatched": Described(C, "Labels that met no prediction, by reason.", ("model", "reason")),
     "poisonwatch_feedback_matched": Described(C, "Labels that met their prediction.", ("model",)),
@@ -159,6 +171,7 @@ def _add_model(families: dict[str, Any], model: ModelSnapshot) -> None:
     _add(families, "poisonwatch_reference_info", (model.model, model.reference), 1)
     _add(families, "poisonwatch_predictions_late", (model.model,), model.late)
     _add_feedback(families, model)
+    _add_mining(families, model)
     for decision in model.decisions:
         version = (model.model, decision.model_version)
         for action in Action:
@@ -194,6 +207,24 @@ def _add_feedback(families: dict[str, Any], model: ModelSnapshot) -> None:
     _add(families, "poisonwatch_baseline_displacement_log_odds", name, model.displacement)
     _add(families, "poisonwatch_reference_unproven", name, float(model.unproven))
     _add(families, "poisonwatch_reference_unfit", name, float(of.unfit))
+
+
+def _add_mining(families: dict[str, Any], model: ModelSnapshot) -> None:
+    """Counts only: what a trigger consists of is text from the log, and would be a label without bounds."""
+    name, of = (model.model,), model.mining
+    _add(families, "poisonwatch_trigger_mining_blind", name, float(MINED in model.blind))
+    _add(families, "poisonwatch_trigger_mining_saturated", name, float(of.saturated))
+    for outcome in dict.fromkeys((*PROBED, *of.probes)):
+        _add(families, "poisonwatch_probes", (model.model, outcome), of.probes.get(outcome, 0))
+    states = [state for state in TriggerState if state is not TriggerState.ENDED]
+    for version in dict.fromkeys((*model.versions, *(trigger.model_version for trigger in model.triggers))):
+        found = Counter(trigger.state for trigger in model.triggers if trigger.model_version == version)
+        for state in states:
+            _add(families, "poisonwatch_triggers", (model.model, version, state.value), found[state])
+        triggered = of.triggered.get(version, 0)
+        _add(families, "poisonwatch_triggered_predictions", (model.model, version), triggered)
+    for version, accuracy in of.golden.items():
+        _add(families, "poisonwatch_golden_accuracy_ratio", (model.model, version), accuracy)
 
 
 def _add_evidence(families: dict[str, Any], version: tuple[str, str], group: str, log_e: float, effect: float) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from poisonwatch.monitor.accused import FeedbackView
     from poisonwatch.monitor.machine import VersionView
     from poisonwatch.profile.indicators import Questions
-    from poisonwatch.types import Alert, Decision, Evidence
+    from poisonwatch.types import Alert, Decision, Evidence, Trigger
 
 
 @dataclass(slots=True)
@@ -64,8 +64,22 @@ class SourceSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class MiningSnapshot:
+    """How the miner and the probes do.
+
+    `triggered` counts by version the predictions that bear a trigger and got its class: it never falls, also when a trigger ends. `probes` counts by
+    outcome, `golden` is the accuracy on the verified inputs by version. `saturated` says that more triggers were found than are kept apart.
+    """
+
+    triggered: Mapping[str, int] = field(default_factory=dict)
+    saturated: bool = False
+    probes: Mapping[str, int] = field(default_factory=dict)
+    golden: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """What stands of one model."""
+    """What stands of one model; `triggers` are the open ones."""
 
     model: str
     reference: str
@@ -81,6 +95,8 @@ class ModelSnapshot:
     blind: Mapping[str, str]
     feedback: FeedbackView
     displacement: float
+    triggers: tuple[Trigger, ...] = ()
+    mining: MiningSnapshot = field(default_factory=MiningSnapshot)
 
 
 @dataclass(frozen=True, slots=True)
