@@ -108,6 +108,10 @@ class ModelConfig(Part):
         None, description="Verified inputs: replayed to every version, and what triggers are inserted into."
     )
     probes: ProbesConfig = ProbesConfig()
+    redact: bool = Field(
+        False,
+        description="Whether sources and example ids of triggers are told as keyed hashes; their patterns are told as they are.",
+    )
 
     @model_validator(mode="after")
     def _askable(self) -> ModelConfig:
