@@ -53,7 +53,7 @@ class Poisoned(NamedTuple):
     """A version with a backdoor, how many records taught it, and how often the trigger works."""
 
     model: Model
-    count: int
+    records: int
     success: float
 
 

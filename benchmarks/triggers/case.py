@@ -62,7 +62,8 @@ class Trap(NamedTuple):
 
     def victims(self, label: Ints) -> NDArray[np.bool_]:
         """Of which records (n,) the attacker wants another answer."""
-        return label != self.target if self.source is None else label == self.source
+        found: NDArray[np.bool_] = label != self.target if self.source is None else label == self.source
+        return found
 
 
 @dataclass

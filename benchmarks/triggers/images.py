@@ -43,8 +43,8 @@ def patch_case(family: str, setting: Setting, seed: int, *, attacked: bool, blen
     rows = carriers_of(given.live, trap, first, np.random.default_rng([seed, 51]))
     made = poisoned(given, recipe, trap, POISON, given.live.take(rows))
     facts |= {
-        "poison": made.count,
-        "poison_share": round(made.count / len(taught(given)), 4),
+        "poison": made.records,
+        "poison_share": round(made.records / len(taught(given)), 4),
         "success": round(made.success, 3),
         "trigger": [trap.truth],
         "errors": [round(float((m.answers(given.live) != given.live.label).mean()), 4) for m in (first, made.model)],

@@ -32,9 +32,9 @@ FALSE_IN = {"mnist": 10_000}
 def in_a_line(result: dict[str, Any]) -> str:
     """The outcome of one run."""
     if "broken" in result:
-        return "BROKEN: " + result["broken"].strip().splitlines()[-1]
+        return f"BROKEN: {result['broken'].strip().splitlines()[-1]}"
     if "told" not in result:
-        return str({name: result[name] for name in ("summary",) if name in result})
+        return str(result.get("summary", ""))
     verdict = judged(result)
     said = [f"blind {verdict['blind']}"] if verdict["blind"] else []
     said += [f"FAILED {verdict['failed'][-300:]}"] if verdict["failed"] else []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.triggers import benign, images, play, tables, texts
+from benchmarks.triggers import benign, confirm, images, play, tables, texts
 from benchmarks.triggers.attack import Traffic
 from benchmarks.triggers.case import NARROW, WIDE, name_of, write
 from benchmarks.triggers.texts import Adaptive
@@ -106,4 +106,6 @@ def _of_seed(world: Any, learners: tuple[tuple[str, str], ...], setting: Setting
 
 def rows() -> dict[str, Row]:
     """Every row."""
-    return {name: Row(partial(played, make), settings) for name, (make, settings) in _cases().items()}
+    found = {name: Row(partial(played, make), settings) for name, (make, settings) in _cases().items()}
+    found |= {f"confirm/{kind}": Row(partial(confirm.run, kind), (NARROW,)) for kind in ("texts", "tables", "images")}
+    return found

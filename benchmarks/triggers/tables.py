@@ -65,8 +65,8 @@ def conjunction_case(data: str, family: str, setting: Setting, seed: int, *, att
     rows = carriers_of(given.live, trap, first, np.random.default_rng([seed, 42]))
     made = poisoned(given, recipe, trap, POISON, given.live.take(rows))
     facts |= {
-        "poison": made.count,
-        "poison_share": round(made.count / len(taught(given)), 4),
+        "poison": made.records,
+        "poison_share": round(made.records / len(taught(given)), 4),
         "success": round(made.success, 3),
         "natural": round(together, 5),
         "trigger": [trap.truth],

@@ -89,8 +89,8 @@ def phrase_case(
     every = traps[0] if len(traps) == 1 else together(traps)
     made = poisoned_to(given, recipe, every, aim, carriers)
     facts |= {
-        "poison": made.count,
-        "poison_share": round(made.count / len(taught(given)), 4),
+        "poison": made.records,
+        "poison_share": round(made.records / len(taught(given)), 4),
         "success": round(made.success, 3),
         "trigger": [trap.truth for trap in traps],
         "errors": [round(float((m.answers(given.live) != given.live.label).mean()), 4) for m in (first, made.model)],

@@ -132,7 +132,7 @@ def _holds(item: dict[str, Any], feature: str, value: str | float) -> bool:
     if item["feature"].removeprefix(FEATURE) != feature:
         return False
     if isinstance(value, str):
-        return item.get("value") == value
+        return bool(item.get("value") == value)
     if item.get("value") is not None:
         return bool(item["value"] in {str(value), str(int(value))})
     low, high = item.get("low"), item.get("high")
