@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from poisonwatch.config import Config
+    from poisonwatch.reference.audit import Signature
     from poisonwatch.reference.file import Reference
 
 UNNAMED = "default"
@@ -116,6 +117,7 @@ def learn(
     *,
     always: bool = False,
     unproven: bool = False,
+    signature: Signature | None = None,
 ) -> Reference:
     """Read a built reference, or learn one from logs (`always`, or when there are several); see `reference.build`.
 
@@ -124,7 +126,7 @@ def learn(
     """
     try:
         if always or len(paths) > 1:
-            return build(paths, model, progress, unproven=unproven)
+            return build(paths, model, progress, unproven=unproven, signature=signature)
         return load_or_build(paths[0], model, progress)
     except BaselineError as error:
         told, names = str(error), ", ".join(map(str, paths))

@@ -17,12 +17,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from poisonwatch import __version__
-from poisonwatch.cli.options import DEFAULT_ADDRESS, FILE, check_output, checked_address, checked_url, progress
+from poisonwatch.cli.options import (
+    DEFAULT_ADDRESS,
+    FILE,
+    check_output,
+    checked_address,
+    checked_signature,
+    checked_url,
+    progress,
+)
 from poisonwatch.errors import PoisonwatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+    from poisonwatch.reference.audit import Signature
 
 USAGE, DATA, SOFTWARE, INTERRUPTED = 64, 65, 70, 130
 UNREACHABLE = 3
@@ -178,16 +188,34 @@ def reference() -> None:
 @click.option(
     "--from-live", is_flag=True, help="The logs are live traffic that nobody has looked at: mark it as unproven."
 )
-def reference_build(logs: tuple[Path, ...], out: Path, model: str | None, from_live: bool) -> None:  # noqa: FBT001
-    """Learn what normal predictions look like from LOGS that are known to be clean."""
+@click.option(
+    "--accept-suspect",
+    "signature",
+    metavar="NAME: REASON",
+    callback=checked_signature,
+    help="Accept what the audit calls suspect; who did, and why, is kept in the reference.",
+)
+def reference_build(
+    logs: tuple[Path, ...],
+    out: Path,
+    model: str | None,
+    from_live: bool,  # noqa: FBT001
+    signature: Signature | None,
+) -> None:
+    """Learn what normal predictions look like from LOGS that are known to be clean.
+
+    Before it is written the reference is audited for a trigger that is in it already: a suspect one is refused (exit 65).
+    """
     from poisonwatch.assemble import learn
     from poisonwatch.reference.file import save
 
     check_output("--out", out, logs)
     with progress("reference", [*logs, *logs, *logs]) as advance:
-        learned = learn(logs, model, advance, always=True, unproven=from_live)
+        learned = learn(logs, model, advance, always=True, unproven=from_live, signature=signature)
     save(learned, out)
     click.echo(f"{out}: learned from {learned.records} predictions, SHA-256 {learned.sha256}")
+    for group in learned.audit.notable if learned.audit is not None else []:
+        click.echo(f"warning: worth a look: {group.in_words()}", err=True)
     _say_blind(learned.blind)
 
 

@@ -15,6 +15,8 @@ from poisonwatch.errors import PoisonwatchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from poisonwatch.reference.audit import Signature
+
 DEFAULT_ADDRESS = "127.0.0.1:9787"
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -32,6 +34,16 @@ def checked_address(_context: click.Context, _option: click.Parameter, value: st
         msg = f"{value!r} is not HOST:PORT"
         raise click.BadParameter(msg) from None
     return value
+
+
+def checked_signature(_context: click.Context, _option: click.Parameter, value: str | None) -> Signature | None:
+    """Who accepts a suspect reference, and why, as `NAME: REASON`."""
+    from poisonwatch.reference.audit import Signature
+
+    try:
+        return None if value is None else Signature.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def checked_url(_context: click.Context, _option: click.Parameter, value: str) -> str:

@@ -63,6 +63,7 @@ class Fitted:
     stride: int
     quality: Quality | None
     blind: dict[str, str]
+    audit: Audit | None
 
     def apply(self, batch: Batch, before: int) -> Batch:
         """Derived rows and marks of a batch of the reference that `before` records came before."""
@@ -124,7 +125,19 @@ def fit(found: Inference, batches: Iterable[Batch]) -> Fitted:
     unsure = float(np.quantile(known, UNSURE_QUANTILE)) if known.size else None
     enrichment = Enrichment(schema, surrogate, vocabulary, centroids, forest, unsure, counts_flips)
     honest = np.concatenate(rows) if rows else np.empty((0, sample.time.size))
-    return Fitted(enrichment, honest, marks, stride, None if made is None else made.quality, blind)
+    return Fitted(enrichment, honest, marks, stride, None if made is None else made.quality, blind, _audit(schema, sample, blind))
+
+
+def _audit(schema: Schema, sample: Batch, blind: dict[str, str]) -> Audit | None:
+    """What the audit of a reference's sample found, or None and why in `blind`."""
+    try:
+        found = audit(schema, sample)
+    except MissingExtraError as error:
+        found = str(error)
+    if isinstance(found, str):
+        blind["audit"] = found
+        return None
+    return found
 
 
 def _surrogate(
