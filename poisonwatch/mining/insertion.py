@@ -22,7 +22,7 @@ import json
 import math
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -55,8 +55,14 @@ PAIRS_AT_ONCE = 4
 FEWEST_INPUTS = 20
 """Golden inputs of other classes, rightly answered, without which nothing is asked."""
 
-MOST_TYPICAL = 24
+MOST_TYPICAL = 8
 """Words, or values, most typical of the class, from which the controls are drawn."""
+
+SUREST = 0.7
+"""Part of the suitable inputs that is probed: those that the version is surest of."""
+
+OWN_TIMES = 2.0
+"""How much more often than others the class must have a part of the pattern that its controls keep."""
 
 STEPS = (1.0, 2.0, 3.0, 4.5)
 """How far from the unknown rate the bets stand, in log-odds."""
@@ -111,7 +117,7 @@ class Insertion:
         self._golden = golden
         self._budget = budget
         self._inputs = _chosen(suitable(pattern, label, golden, answered), answered, f"{name}/{version}", budget // 2)
-        self._typical = _typical(pattern, label, golden)
+        self._kept, self._typical = _typical(pattern, label, golden)
         self._flips = np.zeros((2, 2), np.int64)
 
     @property
@@ -168,9 +174,14 @@ class Insertion:
     def _draw(self, pair: int, purpose: str, below: int) -> int:
         return _draw(f"{self._name}/{self.version}/{pair}/{purpose}", below)
 
-    def _order(self, pair: int, purpose: str, count: int) -> list[int]:
-        """The numbers below `count` in an order drawn for this probe."""
-        return sorted(range(count), key=lambda number: self._draw(pair, f"{purpose}/{number}", 1 << 60))
+    def _drawn(self, pair: int, size: int) -> list[_Typical]:
+        """What a control consists of: what it keeps, then drawn from the most typical, no feature twice, in an order drawn too."""
+        rest = sorted(self._typical, key=lambda one: self._draw(pair, f"{one.name}={one.value}", 1 << 60))
+        found: dict[str, _Typical] = {}
+        for one in (*self._kept, *rest):
+            found.setdefault(one.name, one)
+        chosen = list(found.values())[:size]
+        return sorted(chosen, key=lambda one: self._draw(pair, f"order of {one.name}", 1 << 60))
 
     def _triggered(self, question: Question, pair: int) -> Question:
         match self._pattern:
@@ -186,21 +197,16 @@ class Insertion:
     def _control(self, question: Question, pair: int) -> Question:
         match self._pattern:
             case Phrase(words=words):
-                order = self._order(pair, "word", len(self._typical))
-                drawn = tuple(self._typical[number].name for number in order[: len(words)])
+                drawn = [one.name for one in self._drawn(pair, len(words))]
                 return self._with_words(question, drawn, pair, "other place")
             case Values(items=items):
-                order = self._order(pair, "value", len(self._typical))
-                values = dict[str, Feature]()
-                for number in order:
-                    values.setdefault(self._typical[number].name, self._typical[number].value)
-                return _with_values(question, list(values.items())[: len(items)])
+                return _with_values(question, [(one.name, one.value) for one in self._drawn(pair, len(items))])
             case Patch() as patch:
                 return self._with_other_patch(question, patch, pair)
             case _:
                 return question
 
-    def _with_words(self, question: Question, words: tuple[str, ...], pair: int, purpose: str) -> Question:
+    def _with_words(self, question: Question, words: Sequence[str], pair: int, purpose: str) -> Question:
         text = question.text or ""
         places = [0, *(found.end() for found in re.finditer(r"\s+", text)), len(text)]
         place = places[self._draw(pair, purpose, len(places))]
@@ -284,41 +290,60 @@ def _chosen(suited: list[int], answered: Mapping[int, Answer], name: str, most: 
     What ordinary words move is mostly what was undecided before; a trigger moves the rest as well.
     """
     drawn = sorted(suited, key=lambda number: _draw(f"{name}/{number}", 1 << 60))
-    half = sorted(drawn, key=lambda number: -(answered[number].confidence or 0.0))[: max(most, len(drawn) // 2)]
+    half = sorted(drawn, key=lambda number: -(answered[number].confidence or 0.0))[
+        : max(most, round(len(drawn) * SUREST))
+    ]
     kept = set(half)
     return [number for number in drawn if number in kept][:most]
 
 
-def _typical(pattern: Pattern, label: str, golden: Sequence[GoldenInput]) -> list[_Typical]:
-    """What controls are drawn from, the most typical first, nothing of the pattern itself among it."""
+def _typical(pattern: Pattern, label: str, golden: Sequence[GoldenInput]) -> tuple[list[_Typical], list[_Typical]]:
+    """What every control keeps of the pattern, and what the rest of it is drawn from, the most typical of the class first.
+
+    A part of the pattern that verified inputs of the class have more often than others is no secret of the pattern's: were
+    the controls without it, a group of the class's own words would be confirmed. Of several parts one at least is replaced.
+    """
     match pattern:
         case Phrase(words=words):
-            bags = [({_Typical(w.lower()) for w in WORD.findall(g.question.text or "")}, g.label) for g in golden]
-            own = {_Typical(word) for word in words}
-            # A control needs as many words as the pattern has, whatever they are worth.
-            return _ranked(bags, label, own, max(MOST_TYPICAL, len(words)))
+            bags = [{_Typical(w.lower()) for w in WORD.findall(one.question.text or "")} for one in golden]
+            own = [{_Typical(word)} for word in words]
+            size = max(MOST_TYPICAL, 2 * len(words))
         case Values(items=items):
             names = _names(golden[0].question) if golden else []
-            cells = {name: _cells([_value(g.question, name) for g in golden]) for name in names}
-            bags = [({_Typical(name, cells[name][row]) for name in names}, g.label) for row, g in enumerate(golden)]
-            own = {one for bag, _ in bags for one in bag if any(_same(one, item) for item in items)}
-            return _ranked(bags, label, own, MOST_TYPICAL)
+            cells = {name: _cells([_value(one.question, name) for one in golden]) for name in names}
+            bags = [{_Typical(name, cells[name][row]) for name in names} for row in range(len(golden))]
+            every = set().union(*bags)
+            own = [{one for one in every if one.name == item.feature and fulfils(item, one.value)} for item in items]
+            size = MOST_TYPICAL
         case _:
-            return []
-
-
-def _ranked(bags: Sequence[tuple[set[_Typical], str]], label: str, own: set[_Typical], most: int) -> list[_Typical]:
-    """By how much of the class's evidence they carry: share among the class times log of its ratio to the others' share."""
-    of_class = sum(of == label for _, of in bags)
-    others = len(bags) - of_class
-    inside = Counter(one for bag, of in bags if of == label for one in bag)
-    outside = Counter(one for bag, of in bags if of != label for one in bag)
-    score = {}
-    for one, count in inside.items():
-        share, usual = (count + 0.5) / (of_class + 1), (outside[one] + 0.5) / (others + 1)
-        score[one] = share * math.log(share / usual)
+            return [], []
+    score, times = _scores(bags, [one.label == label for one in golden])
     ranked = sorted(score, key=lambda one: (-score[one], one.name, str(one.value)))
-    return [one for one in ranked if one not in own][:most]
+    kept = [
+        max(known, key=score.__getitem__)
+        for part in own
+        if (known := [o for o in part if times.get(o, 0) >= OWN_TIMES])
+    ]
+    kept = sorted(kept, key=lambda one: -score[one])[: max(1, len(own) - 1)]
+    return kept, [one for one in ranked if one not in kept][:size]
+
+
+def _scores(
+    bags: Sequence[set[_Typical]], of_class: Sequence[bool]
+) -> tuple[dict[_Typical, float], dict[_Typical, float]]:
+    """Of all that the class has: how much of its evidence it carries, and how many times as often as others the class has it.
+
+    The evidence is the share among the class times the logarithm of its ratio to the others' share; what is met once says nothing.
+    """
+    inside = Counter(one for bag, own in zip(bags, of_class, strict=True) if own for one in bag)
+    outside = Counter(one for bag, own in zip(bags, of_class, strict=True) if not own for one in bag)
+    score, times = {}, {}
+    for one, count in inside.items():
+        share = (count + 0.5) / (sum(of_class) + 1)
+        ratio = share * (len(bags) - sum(of_class) + 1) / (outside[one] + 0.5)
+        score[one] = share * math.log(ratio)
+        times[one] = ratio if count > 1 else 0.0
+    return score, times
 
 
 def _names(question: Question) -> list[str]:
@@ -339,10 +364,9 @@ def _has(question: Question, feature: str) -> bool:
 def _value(question: Question, feature: str) -> Feature:
     match question.features:
         case dict() as features:
-            value: Feature = features.get(feature.removeprefix(FEATURE))
-            return value
+            return cast("Feature", features.get(feature.removeprefix(FEATURE)))
         case list() as numbers:
-            return numbers[int(feature[len("features[") : -1])]
+            return cast("Feature", numbers[int(feature[len("features[") : -1])])
         case _:
             return None
 
@@ -376,10 +400,6 @@ def _cells(values: Sequence[Feature]) -> list[Feature]:
         middle[int(np.searchsorted(cuts, value, side="left"))] if isinstance(value, float | int) else value
         for value in values
     ]
-
-
-def _same(one: _Typical, item: Item) -> bool:
-    return one.name == item.feature and fulfils(item, one.value)
 
 
 def _text_of(value: Feature) -> str:
