@@ -184,6 +184,7 @@ def watch(
         most_versions=limits.versions,
         stable=stable,
         known=frozenset(reference.versions),
+        confirms=False,
     )
     learned = Learned(
         baseline=reference.baseline(),
@@ -193,6 +194,7 @@ def watch(
         volume=reference.usual_volume(),
         with_labels=bool(reference.labels),
         enrichment=reference.enrichment(),
+        mining=reference.mining(),
     )
     return Watched(reference, Monitor(name, learned, settings))
 

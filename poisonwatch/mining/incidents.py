@@ -169,11 +169,11 @@ class Incidents:
 
     def triggers(self) -> tuple[Trigger, ...]:
         """All open ones, as they are told."""
-        return tuple(self._told(incident) for incident in self._open.values())
+        return tuple(self.describe(incident) for incident in self._open.values())
 
     def news(self) -> tuple[Trigger, ...]:
         """Those whose state changed since the last call, or whose predictions doubled."""
-        found = (*self._ended, *(self._told(self._open[name]) for name in self._news if name in self._open))
+        found = (*self._ended, *(self.describe(self._open[name]) for name in self._news if name in self._open))
         self._news.clear()
         self._ended.clear()
         return found
@@ -252,10 +252,11 @@ class Incidents:
 
     def _close(self, names: list[str]) -> None:
         for name in names:
-            self._ended.append(self._told(self._open.pop(name)))
+            self._ended.append(self.describe(self._open.pop(name)))
             self._news.pop(name, None)
 
-    def _told(self, incident: Incident) -> Trigger:
+    def describe(self, incident: Incident) -> Trigger:
+        """A trigger as it is told."""
         own = incident.effects.get(incident.version, Effect())
         return Trigger(
             trigger=incident.trigger,

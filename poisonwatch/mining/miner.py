@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from poisonwatch.mining.incidents import Incident
     from poisonwatch.mining.records import Engine
     from poisonwatch.profile.words import Tokens
-    from poisonwatch.types import Batch, Bools, Floats, InsertionTest, Ints, Schema, Trigger
+    from poisonwatch.types import Batch, Bools, Floats, InsertionTest, Schema, Trigger
 
 BLOCK = 2048
 """Predictions after which a block ends at the latest."""
@@ -199,6 +199,10 @@ class Miner:
     def news(self) -> tuple[Trigger, ...]:
         """Triggers whose state changed since the last call, or whose predictions doubled."""
         return self._incidents.news()
+
+    def describe(self, incident: Incident) -> Trigger:
+        """A trigger as it is told."""
+        return self._incidents.describe(incident)
 
     def guilty(self, version: str) -> list[Incident]:
         """Open triggers that are proven enough of a version to be told: the strongest first."""

@@ -94,7 +94,8 @@ def restored(saved: dict[str, Any]) -> Columns:
     if not saved:
         return {}
     columns = {name: strings(column) if name in {"ids", "sources"} else column for name, column in saved.items()}
-    columns["texts"] = strings([text for row in saved["texts"] for text in row]).reshape(-1, len(saved["time"]))
+    shape = len(saved["texts"]), len(saved["time"])
+    columns["texts"] = strings([text for row in saved["texts"] for text in row]).reshape(shape)
     return columns
 
 

@@ -24,6 +24,7 @@ from poisonwatch.monitor.pairs import Pairs
 from poisonwatch.monitor.past import Past
 from poisonwatch.monitor.shadows import Shadows
 from poisonwatch.monitor.signs import FIRES, moved, with_signs
+from poisonwatch.monitor.triggers import Triggers
 from poisonwatch.profile.indicators import (
     CONFIDENCE_FALL,
     ERRORS,
@@ -34,6 +35,7 @@ from poisonwatch.profile.indicators import (
     SLICE_CONFIDENCE,
     SLICE_ERRORS,
     SLICE_FLIPS,
+    TRIGGERS,
 )
 from poisonwatch.profile.traffic import Traffic
 from poisonwatch.profile.window import Window, Windows
@@ -42,6 +44,7 @@ from poisonwatch.types import OTHER_VERSIONS, Evidence, Report, Sign, VersionFac
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from poisonwatch.mining.learned import Mining
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.baseline import Baseline
     from poisonwatch.profile.enrich import Enrichment
@@ -53,7 +56,7 @@ RETRAINED = (OUTPUTS, CONFIDENCE_FALL, SLICE_CONFIDENCE)
 
 FLIPPING = (FLIPS, SLICE_FLIPS)
 DAY = 86400.0
-HARMFUL = frozenset([*RETRAINED, *FLIPPING, ERRORS, SLICE_ERRORS])
+HARMFUL = frozenset([*RETRAINED, *FLIPPING, ERRORS, SLICE_ERRORS, TRIGGERS])
 """What no traffic may show that the rolling baseline is fed with."""
 
 AGAINST_REFERENCE = (*RETRAINED, *FLIPPING, INPUTS, QUALITY)
@@ -65,7 +68,7 @@ class Learned(NamedTuple):
     `baseline` is over all indicators, `errors` over error rates; `confusion` (classes, classes) counts labels by predicted
     and labelled class; `lines` over lost lines; `volume` is that of
     a timed reference.
-    `with_labels` says whether `errors` rests on any label.
+    `with_labels` says whether `errors` rests on any label; without `mining` no triggers can be looked for.
     """
 
     baseline: Baseline
@@ -75,6 +78,7 @@ class Learned(NamedTuple):
     volume: UsualVolume | None
     with_labels: bool
     enrichment: Enrichment
+    mining: Mining | None
 
 
 @dataclass(slots=True)
@@ -139,6 +143,7 @@ class Monitor:
         self.labels = Labels(schema, learned.errors, learned.confusion, settings, judged=learned.with_labels)
         self._pairs = Pairs(baseline, learned.errors, settings)
         self._shadows = Shadows(schema.outcome.values, settings)
+        self.triggers = Triggers(model, learned.enrichment, learned.mining, settings)
         self._creep = Creep(baseline)
         self._texts = tuple(indicator.text for indicator in self.questions.indicators)
         self._places = {one.text: (one.asked, one.yes) for one in self.questions.indicators}
@@ -168,8 +173,11 @@ class Monitor:
         in_time = self._windows.in_time(batch.time)
         self._shadows.add(batch, self.labels.wait(batch), in_time, self.labels.name_of)
         self.labels.hold(batch, in_time)
+        self.triggers.take(batch, in_time)
         for window in self._windows.absorb(batch):
+            self.triggers.fold(window.closed_by)
             yield self._judge(window)
+        self.triggers.end()
 
     def learn(self, feedback: Feedback) -> Iterator[Report]:
         """Take labels; yield a report for every block of them that is closed."""
@@ -178,6 +186,7 @@ class Monitor:
 
     def flush(self, now: float) -> Iterator[Report]:
         """Judge what is open: nothing more comes for now. `now` is the time of what told none of its own."""
+        self.triggers.flush()
         for window in self._windows.flush(now):
             yield self._judge(window)
         if np.isfinite(self.labels.open_until):
@@ -187,7 +196,7 @@ class Monitor:
         """What is shown of every version."""
         return {
             name: VersionView(
-                _facts(name, version, self._traffic),
+                self._facts(name, version),
                 version.totals,
                 self.labels.totals(name),
                 self._distances(version),
@@ -211,6 +220,7 @@ class Monitor:
             self._pairs.forget(name)
             self._shadows.forget(name)
             self.labels.forget(name)
+            self.triggers.forget(name)
         stable, span = self._traffic.stable, (window.start, window.end)
         for name in profiles:
             if stable is not None and stable in profiles and self._traffic.comparable(name):
@@ -249,10 +259,11 @@ class Monitor:
         return Report(
             model=self.model,
             time=time,
-            versions=tuple(_facts(name, version, self._traffic) for name, version in self._versions.items()),
+            versions=tuple(self._facts(name, version) for name, version in self._versions.items()),
             retired=retired,
             evidence=(*self.evidence_on_log(), *(e for v in self._versions.values() for e in v.evidence)),
             accusations=self.labels.accused.news(),
+            triggers=self.triggers.news(),
         )
 
     def _capped(self, window: Window) -> dict[str, Ints]:
@@ -302,6 +313,7 @@ class Monitor:
         found += [self._slow(e, version, self.labels.is_slow) for e in self.labels.evidence(self.model, name)]
         found += self._pairs.evidence(self.model, name, self._traffic.stable)
         found += self._shadows.evidence(self.model, name, self._traffic.stable)
+        found += self.triggers.evidence(name)
         return with_signs(self.labels.heard(name, found))
 
     def _dated(self, evidence: Evidence, version: _Version) -> Evidence:
@@ -351,6 +363,7 @@ class Monitor:
             "traffic": self._traffic.state(),
             "pairs": self._pairs.state(),
             "shadows": self._shadows.state(),
+            "triggers": self.triggers.state(),
             "creep": self._creep.state(),
         }
 
@@ -376,15 +389,16 @@ class Monitor:
         self._traffic.restore(state["traffic"])
         self._pairs.restore(state["pairs"])
         self._shadows.restore(state["shadows"])
+        self.triggers.restore(state["triggers"])
         self._creep.restore(state["creep"])
 
-
-def _facts(name: str, version: _Version, traffic: Traffic) -> VersionFacts:
-    return VersionFacts(
-        model_version=name,
-        predictions=int(version.totals[0]),
-        first_seen=version.first_seen,
-        last_seen=version.last_seen,
-        stable=name == traffic.stable,
-        elders=traffic.elders(name),
-    )
+    def _facts(self, name: str, version: _Version) -> VersionFacts:
+        return VersionFacts(
+            model_version=name,
+            predictions=int(version.totals[0]),
+            first_seen=version.first_seen,
+            last_seen=version.last_seen,
+            stable=name == self._traffic.stable,
+            elders=self._traffic.elders(name),
+            triggered=self.triggers.works_in(name),
+        )

@@ -10,7 +10,8 @@ class Settings(NamedTuple):
 
     `shares` is each group's part of this model's budget, `period` the budget's period already divided by the model's
     own part of it. `stable` is the version to compare with, `known` are those that the reference shows. `label_floor`
-    holds for error rates, `drift_label_floor` while the inputs are seen to drift.
+    holds for error rates, `drift_label_floor` while the inputs are seen to drift. `confirms` says that triggers are put to the test
+    by inserting them into verified inputs.
     """
 
     window: float
@@ -28,3 +29,4 @@ class Settings(NamedTuple):
     most_versions: int
     stable: str | None
     known: frozenset[str]
+    confirms: bool

@@ -11,6 +11,7 @@ import numpy as np
 from poisonwatch.errors import BaselineError
 from poisonwatch.formats.infer import infer
 from poisonwatch.formats.jsonl import JsonlPredictions
+from poisonwatch.mining.learned import Mining
 from poisonwatch.profile.baseline import cut_points, describe, describe_errors, describe_history
 from poisonwatch.profile.indicators import (
     CONFIDENCE,
@@ -178,7 +179,7 @@ def _conclude(
         ignored_features=found.ignored_features,
         schema=found.schema,
         cuts=cuts,
-        fitted=fitted.file(),
+        fitted=fitted.file(None if fitted.odd is None else Mining.learn(found.schema, cuts, fitted.odd).file()),
         quality=fitted.quality,
         blind=fitted.blind
         | ({} if found.labels else {"errors": "the reference has no labels to know the error rate by"}),

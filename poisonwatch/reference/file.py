@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from poisonwatch.errors import BaselineError
+from poisonwatch.mining.learned import Mining, MiningFile
 from poisonwatch.profile.baseline import Baseline
 from poisonwatch.profile.embedding import Centroids, CentroidsFile
 from poisonwatch.profile.enrich import Enrichment
@@ -60,6 +61,7 @@ class FittedFile(msgspec.Struct, frozen=True, kw_only=True):
     centroids: CentroidsFile | None = None
     forest: ForestFile | None = None
     unsure: float | None = None
+    mining: MiningFile | None = None
     counts_flips: bool = False
 
 
@@ -153,6 +155,15 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
             fitted.unsure,
             fitted.counts_flips,
         )
+
+    def mining(self) -> Mining | None:
+        """What triggers are mined with; None where nothing says what is odd.
+
+        Raises:
+            ValueError: when its parts do not fit together.
+        """
+        of = self.fitted.mining
+        return None if of is None else Mining.read(of, self.schema, self.cuts)
 
     def baseline(self) -> Baseline:
         """The baseline over all indicators.
@@ -253,6 +264,7 @@ def _check(reference: Reference) -> None:
     reference.errors_baseline()
     reference.lines_baseline()
     reference.usual_volume()
+    reference.mining()
     classes = len(schema.outcome.values) + 2
     confusion = np.array(reference.confusion, np.int64)
     if confusion.shape != (classes, classes) or confusion.min() < 0:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from poisonwatch.errors import MissingExtraError
+from poisonwatch.mining.records import Records
 from poisonwatch.profile.enrich import Enrichment, feature_codes, feature_numbers, surrogate_inputs
 from poisonwatch.profile.indicators import FLIPPED, SURPRISING, code_count, code_rows, embedding_width, text_rows
 from poisonwatch.profile.surrogate import SURPRISING as SURPRISING_FROM
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from poisonwatch.formats.infer import Inference
+    from poisonwatch.mining.learned import MiningFile
     from poisonwatch.profile.embedding import Centroids
     from poisonwatch.profile.words import Tokens
     from poisonwatch.reference.audit import Audit
@@ -54,7 +56,7 @@ class Fitted:
 
     `rows` (r, s) are in the order of the enrichment's derived rows; `marks` has (s,) by the name of what is marked: flipped,
     where there is a surrogate, and surprising, where there is a surrogate or embeddings. `blind` says what cannot be
-    seen, and why.
+    seen, and why. `odd` is the sample as the miner sees it, where there is a surrogate.
     """
 
     enrichment: Enrichment
@@ -63,6 +65,7 @@ class Fitted:
     stride: int
     quality: Quality | None
     blind: dict[str, str]
+    odd: Records | None
     audit: Audit | None
 
     def apply(self, batch: Batch, before: int) -> Batch:
@@ -75,8 +78,8 @@ class Fitted:
             enriched.marks[self.enrichment.marks.index(name), own] = marked[number[own] // self.stride]
         return enriched
 
-    def file(self) -> FittedFile:
-        """What is kept in the reference's file."""
+    def file(self, mining: MiningFile | None) -> FittedFile:
+        """What is kept in the reference's file, with what triggers are mined with."""
         found = self.enrichment
         return FittedFile(
             surrogate=None if found.surrogate is None else found.surrogate.file(),
@@ -84,6 +87,7 @@ class Fitted:
             centroids=None if found.centroids is None else found.centroids.file(),
             forest=None if found.forest is None else found.forest.file(),
             unsure=found.unsure,
+            mining=mining,
             counts_flips=found.counts_flips,
         )
 
@@ -125,7 +129,17 @@ def fit(found: Inference, batches: Iterable[Batch]) -> Fitted:
     unsure = float(np.quantile(known, UNSURE_QUANTILE)) if known.size else None
     enrichment = Enrichment(schema, surrogate, vocabulary, centroids, forest, unsure, counts_flips)
     honest = np.concatenate(rows) if rows else np.empty((0, sample.time.size))
-    return Fitted(enrichment, honest, marks, stride, None if made is None else made.quality, blind, _audit(schema, sample, blind))
+    odd = _odd(schema, sample, said, marks[SURPRISING], marks[FLIPPED]) if FLIPPED in marks else None
+    return Fitted(
+        enrichment,
+        honest,
+        marks,
+        stride,
+        None if made is None else made.quality,
+        blind,
+        odd,
+        _audit(schema, sample, blind),
+    )
 
 
 def _audit(schema: Schema, sample: Batch, blind: dict[str, str]) -> Audit | None:
@@ -138,6 +152,29 @@ def _audit(schema: Schema, sample: Batch, blind: dict[str, str]) -> Audit | None
         blind["audit"] = found
         return None
     return found
+
+
+def _odd(schema: Schema, sample: Batch, said: Tokens, surprising: Bools, flipped: Bools) -> Records:
+    """The sample as the miner sees predictions."""
+    n = sample.time.size
+    label = sample.codes[0].astype(np.int64) - 1
+    return Records(
+        time=sample.time,
+        version=np.zeros(n, np.int64),
+        label=np.where(label < len(schema.outcome.values), label, -1),
+        surprising=surprising,
+        flipped=flipped,
+        null=np.zeros((2, n)),
+        fresh=np.ones(n, np.bool_),
+        original=np.arange(n),
+        ids=sample.ids,
+        sources=sample.sources,
+        texts=sample.texts,
+        words=said,
+        numbers=sample.numbers,
+        codes=sample.codes,
+        embeddings=sample.embeddings,
+    )
 
 
 def _surrogate(

@@ -11,13 +11,16 @@ import numpy as np
 
 from poisonwatch import checkpoint
 from poisonwatch.judge.budget import SHARES
+from poisonwatch.mining.learned import Mining
+from poisonwatch.mining.records import Records
 from poisonwatch.monitor.machine import Learned, Monitor
 from poisonwatch.monitor.settings import Settings
 from poisonwatch.profile.baseline import describe, describe_errors
 from poisonwatch.profile.enrich import Enrichment
-from poisonwatch.profile.indicators import FLIPPED, SURPRISE, UNSURE, ask, ask_errors, ask_lines
+from poisonwatch.profile.indicators import FLIPPED, SURPRISE, SURPRISING, UNSURE, ask, ask_errors, ask_lines
 from poisonwatch.profile.scorer import Linear
 from poisonwatch.profile.surrogate import Residuals, Surrogate
+from poisonwatch.profile.words import tokens
 from poisonwatch.types import Batch, Feedback
 from tests.streams import SMALL, START, chopped, shuffled, small_batch
 
@@ -50,6 +53,7 @@ DETECTION = Settings(
     most_versions=8,
     stable=None,
     known=frozenset(["v1"]),
+    confirms=False,
 )
 """Windows, floors and a budget that are small, so that much happens in few records."""
 
@@ -95,6 +99,28 @@ def learned_of(whole: Batch, errors: tuple[int, int] = (2000, 200)) -> Learned:
         volume=None,
         with_labels=labels > 0,
         enrichment=enrichment,
+        mining=mining_of(enriched, enrichment),
+    )
+
+
+def mining_of(enriched: Batch, enrichment: Enrichment) -> Mining:
+    """What a reference of these enriched predictions would give the miner."""
+    n = enriched.time.size
+    odd = {name: enriched.marks[enrichment.marks.index(name)] for name in (SURPRISING, FLIPPED)}
+    names = ("time", "ids", "sources", "texts", "numbers", "codes", "embeddings")
+    return Mining.learn(
+        enrichment.schema,
+        CUTS,
+        Records(
+            version=np.zeros(n, np.int64),
+            label=enriched.codes[0].astype(np.int64) - 1,
+            **odd,
+            null=np.zeros((2, n)),
+            fresh=np.ones(n, np.bool_),
+            original=np.arange(n),
+            words=tokens(enriched.texts),
+            **{name: getattr(enriched, name) for name in names},
+        ),
     )
 
 

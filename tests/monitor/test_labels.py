@@ -286,6 +286,7 @@ def test_a_model_that_predicts_numbers_takes_labels_and_shadows_without_harm() -
         volume=None,
         with_labels=False,
         enrichment=Enrichment(schema),
+        mining=None,
     )
     monitor = Monitor("mail", given, DETECTION)
     drawn = answered(1, 40, 0.0)

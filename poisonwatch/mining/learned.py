@@ -1,0 +1,96 @@
+"""What the miner takes from a reference. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+import numpy as np
+
+from poisonwatch.mining.conjunctions import Conjunctions
+from poisonwatch.mining.elevated import Elevated, ElevatedFile, learn_elevated
+from poisonwatch.mining.items import Items, ItemsFile
+from poisonwatch.mining.miner import Miner
+from poisonwatch.mining.phrases import Phrases
+from poisonwatch.profile.indicators import text_rows
+from poisonwatch.profile.words import fingerprints
+
+if TYPE_CHECKING:
+    from poisonwatch.mining.miner import MiningSettings
+    from poisonwatch.mining.records import Engine, Records
+    from poisonwatch.types import Floats, Schema
+
+
+class MiningFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`Mining` as it is kept in a file; `rates` has, by predicted class, those of surprising and of flipped predictions."""
+
+    rates: list[tuple[float, float]]
+    elevated: ElevatedFile | None
+    items: ItemsFile | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mining:
+    """How often the reference's own predictions are odd, out of fold.
+
+    `rates` (2, classes) are shares of surprising and of flipped ones by predicted class; `elevated` has the words that are odd by
+    themselves, where there are texts; `items` the columns that conjunctions are made of, where there is anything else.
+    """
+
+    rates: Floats
+    elevated: Elevated | None
+    items: Items | None
+
+    @classmethod
+    def learn(cls, schema: Schema, cuts: dict[str, tuple[float, ...]], sample: Records) -> Self:
+        """Learn from a sample of the reference whose records say whether they are surprising or flipped."""
+        classes = len(schema.outcome.values)
+        known = sample.label >= 0
+        many = np.bincount(sample.label[known], minlength=classes)
+        odd = [np.bincount(sample.label[known], hit[known], classes) for hit in (sample.surprising, sample.flipped)]
+        # Half a hit more: a class without any has a rate all the same.
+        rates = (np.stack(odd) + 0.5) / (many + 1.0)
+        rates = np.where(many > 0, rates, rates[:, many > 0].max(axis=1, keepdims=True, initial=0.0))
+        items = Items.learn(schema, cuts, sample)
+        return cls(
+            rates.round(9),
+            learn_elevated(sample.words, sample.label, sample.surprising, sample.flipped) if text_rows(schema) else None,
+            items if items.width else None,
+        )
+
+    def miner(self, model: str, schema: Schema, settings: MiningSettings) -> Miner:
+        """A miner that has seen nothing yet."""
+        engines: list[Engine] = []
+        # What senders do not know: the reference.
+        salt = int(fingerprints([self.rates.tobytes().hex()])[0])
+        if self.elevated is not None:
+            engines.append(Phrases(self.elevated, salt))
+        if self.items is not None:
+            engines.append(Conjunctions(self.items))
+        return Miner(model, schema, self.rates, engines, settings, salt)
+
+    def file(self) -> MiningFile:
+        """What is kept in a file."""
+        return MiningFile(
+            rates=[(float(surprising), float(flipped)) for surprising, flipped in self.rates.T],
+            elevated=None if self.elevated is None else self.elevated.file(),
+            items=None if self.items is None else self.items.file(),
+        )
+
+    @classmethod
+    def read(cls, file: MiningFile, schema: Schema, cuts: dict[str, tuple[float, ...]]) -> Self:
+        """Take up what a file holds.
+
+        Raises:
+            ValueError: when its parts do not fit together, or not to the schema.
+        """
+        rates = np.array(file.rates, np.float64).reshape(-1, 2).T
+        if rates.shape[1] != len(schema.outcome.values) or not ((rates >= 0) & (rates <= 1)).all():
+            msg = "mining: rates of other classes"
+            raise ValueError(msg)
+        return cls(
+            rates,
+            None if file.elevated is None else Elevated.read(file.elevated),
+            None if file.items is None else Items.read(file.items, schema, cuts),
+        )
