@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.triggers import benign, confirm, images, play, tables, texts
+from benchmarks.triggers import audits, benign, confirm, images, play, speed, tables, texts
 from benchmarks.triggers.attack import Traffic
 from benchmarks.triggers.case import NARROW, WIDE, name_of, write
 from benchmarks.triggers.texts import Adaptive
@@ -81,6 +81,8 @@ def _cases() -> dict[str, tuple[Callable[[Setting, int], Case], tuple[Setting, .
     return found
 
 
+AUDITED = (("sms_spam", "words"), ("hate_offensive", "net"), ("adult", "boosting"), ("nsl_kdd", "forest"))
+
 ADAPTIVE = {
     "three common words": Adaptive(words="common"),
     "one common word": Adaptive(words="one common"),
@@ -108,4 +110,7 @@ def rows() -> dict[str, Row]:
     """Every row."""
     found = {name: Row(partial(played, make), settings) for name, (make, settings) in _cases().items()}
     found |= {f"confirm/{kind}": Row(partial(confirm.run, kind), (NARROW,)) for kind in ("texts", "tables", "images")}
+    for data, family in AUDITED:
+        found[f"audit/{data}/{family}"] = Row(partial(audits.run, data, family), (NARROW,))
+    found |= {f"speed/{kind}": Row(partial(speed.run, kind), (NARROW,)) for kind in ("texts", "tables")}
     return found

@@ -143,7 +143,7 @@ def _holds(item: dict[str, Any], feature: str, value: str | float) -> bool:
 
 
 def _is_page(entry: dict[str, Any]) -> bool:
-    return entry["cause"] == "backdoor" and entry["state"] == "firing" and entry["severity"] == "page"
+    return (entry["cause"], entry["state"], entry["severity"]) == ("backdoor", "firing", "page")
 
 
 def _short(entries: list[dict[str, Any]]) -> dict[str, Any]:
