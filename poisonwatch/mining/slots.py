@@ -27,10 +27,15 @@ if TYPE_CHECKING:
 
 SLOT_BITS = 20
 SLOTS = 1 << SLOT_BITS
-"""Number of slots: with five components, two counts and a mark they take 25 MiB."""
+"""Number of slots: with four components, two counts and a mark they take 21 MiB."""
 
-COMPONENTS = ((0, 0.9), (1, 0.3), (1, 0.6), (1, 0.9))
-"""Alternatives: the indicator (0 surprising, 1 flipped), and by which share of what is left above the null its rate is higher."""
+COMPONENTS = ((0, 0.6), (0, 0.9), (1, 0.6), (1, 0.9))
+"""Alternatives: the indicator (0 surprising, 1 flipped), and by which share of what is left above the null its rate is higher.
+
+Of ten sets tried on phrases in SMS and tweets (logistic regression and MLP victims, references of 3,000, 3 predictions a
+minute) this one needs the fewest triggered predictions where the attack succeeds: 7 to 8 (median of 300 orders; 90 %: 11) at success
+0.95 and more, 10 to 19 at 0.65 to 0.85. One alternative of surprising and three of flipped predictions need one more.
+"""
 
 LARGEST_START = 1e-6
 """Start mass of one occurrence, at most: bounds what one prediction can add when hardly anything is predicted."""
