@@ -1,0 +1,1 @@
+"""Tests of the clients of inference servers, against real sockets."""
