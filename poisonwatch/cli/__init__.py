@@ -26,6 +26,7 @@ from poisonwatch.cli.options import (
     checked_url,
     progress,
 )
+from poisonwatch.cli.triggers import triggers
 from poisonwatch.errors import PoisonwatchError
 
 if TYPE_CHECKING:
@@ -303,6 +304,9 @@ def _advice(answer: Any) -> list[dict[str, Any]]:
         msg = "what answers there is no poisonwatch"
         raise ValueError(msg)
     return answer
+
+
+cli.add_command(triggers)
 
 
 @cli.group()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from poisonwatch.reference.audit import Signature
 
+UNREACHABLE = 3
+"""Exit code where no agent answers."""
+
 DEFAULT_ADDRESS = "127.0.0.1:9787"
 
 FILE = click.Path(path_type=Path, dir_okay=False)
