@@ -55,7 +55,7 @@ PAIRS_AT_ONCE = 4
 FEWEST_INPUTS = 20
 """Golden inputs of other classes, rightly answered, without which nothing is asked."""
 
-MOST_TYPICAL = 8
+MOST_TYPICAL = 12
 """Words, or values, most typical of the class, from which the controls are drawn."""
 
 SUREST = 0.7
@@ -81,7 +81,7 @@ def insertable(pattern: Pattern, question: Question) -> bool:
         case Values(items=items):
             return all(_has(question, item.feature) for item in items)
         case Patch(image_height=height, image_width=width):
-            return isinstance(question.features, list) and len(question.features) == height * width
+            return question.embedding is not None and len(question.embedding) == height * width
         case Cell():
             return False
 
@@ -301,20 +301,21 @@ def _typical(pattern: Pattern, label: str, golden: Sequence[GoldenInput]) -> tup
     """What every control keeps of the pattern, and what the rest of it is drawn from, the most typical of the class first.
 
     A part of the pattern that verified inputs of the class have more often than others is no secret of the pattern's: were
-    the controls without it, a group of the class's own words would be confirmed. Of several parts one at least is replaced.
+    the controls without it, a group of the class's own words would be confirmed.
     """
     match pattern:
         case Phrase(words=words):
             bags = [{_Typical(w.lower()) for w in WORD.findall(one.question.text or "")} for one in golden]
             own = [{_Typical(word)} for word in words]
-            size = max(MOST_TYPICAL, 2 * len(words))
+            size, most = max(MOST_TYPICAL, 2 * len(words)), len(words)
         case Values(items=items):
             names = _names(golden[0].question) if golden else []
             cells = {name: _cells([_value(one.question, name) for one in golden]) for name in names}
             bags = [{_Typical(name, cells[name][row]) for name in names} for row in range(len(golden))]
             every = set().union(*bags)
             own = [{one for one in every if one.name == item.feature and fulfils(item, one.value)} for item in items]
-            size = MOST_TYPICAL
+            # Each of the values of a conjunction may well be typical of the class: then one at least is replaced.
+            size, most = MOST_TYPICAL, max(1, len(items) - 1)
         case _:
             return [], []
     score, times = _scores(bags, [one.label == label for one in golden])
@@ -324,7 +325,7 @@ def _typical(pattern: Pattern, label: str, golden: Sequence[GoldenInput]) -> tup
         for part in own
         if (known := [o for o in part if times.get(o, 0) >= OWN_TIMES])
     ]
-    kept = sorted(kept, key=lambda one: -score[one])[: max(1, len(own) - 1)]
+    kept = sorted(kept, key=lambda one: -score[one])[:most]
     return kept, [one for one in ranked if one not in kept][:size]
 
 
