@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from scipy.special import pdtrc
 
 from poisonwatch.mining.grid import find_patch
 from poisonwatch.mining.items import FEATURE_ITEM, SIGN_ITEM, Condition
@@ -34,8 +35,12 @@ MOST_CANDIDATES = 256
 AT_ONCE = 8
 """Candidates that one look at the odd predictions of a version and class promotes, of each kind of item."""
 
-MOST_LOOKS = 2
-"""Versions and classes whose odd predictions are looked at after one block: those that wait longest."""
+WORTH_A_LOOK = 9
+OF_FLIP = 3
+"""The odd predictions of a version and class are looked at again when so many surprising ones came, of which a flip counts thrice.
+
+After one block one version and class is looked at: by turns the one that waits longest, and the one with most to look at.
+"""
 
 LAST = 40
 """Beside all odd predictions that are kept, so many of the last are looked at by themselves."""
@@ -60,7 +65,16 @@ SOURCE_SLOTS = 4096
 MOST_GROUPS = 1024
 """Versions and classes that are counted at once; the one that was not met longest is forgotten."""
 
-LARGEST = 1e200
+LARGEST = 1e6
+"""Evidence grows no further: what waits to be told must be able to lose it."""
+
+BY_CHANCE = 1e-3
+HORIZON = 10_000.0
+"""A pattern is told when it comes more often than the reference allows, but for this probability, in about so many records.
+
+Who attacks brings a trigger along. Of what honest predictions are made of some is flipped nearly always: a rare value that the
+model learned by heart and the surrogate did not see. It comes as often as ever.
+"""
 
 
 @dataclass(slots=True)
@@ -90,11 +104,12 @@ class _Plan(NamedTuple):
     parts: Ints
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Candidate:
     """A conjunction under test.
 
-    `bound` (2,) is its own in the reference; `mass` (2, stakes) the e-processes; of `matched` occurrences `hits` (2,) were
+    `bound` (2,) is its own in the reference, and `usual` the share of records that bear it there; `lately` are its occurrences and
+    all records of the version, of about the last `HORIZON`; `mass` (2, stakes) the e-processes; of `matched` occurrences `hits` (2,) were
     surprising and flipped; `sources` counts occurrences of the day by slot.
     """
 
@@ -102,15 +117,28 @@ class _Candidate:
     label: int
     conditions: tuple[Condition, ...]
     bound: Floats
+    usual: float
     mass: Floats
     hits: Ints
+    lately: Floats
     matched: int = 0
-    crossed: float = 0.0
     sources: dict[int, int] = field(default_factory=dict)
 
     @property
     def evidence(self) -> float:
+        """Evidence that its records are odd too often, 1 being where it may be told."""
         return float(self.mass.mean())
+
+    @property
+    def worth(self) -> float:
+        """Its evidence while it comes more often than in the reference."""
+        return self.evidence if self.lately[0] > self.usual * self.lately[1] else 0.0
+
+    @property
+    def frequent(self) -> bool:
+        """Whether it comes more often than in the reference."""
+        came, met = self.lately.tolist()
+        return bool(came > 0 and pdtrc(came - 1, met * self.usual) < BY_CHANCE)
 
 
 class Conjunctions:
@@ -144,6 +172,12 @@ class Conjunctions:
             self._day = day
             for candidate in self._candidates:
                 candidate.sources.clear()
+        fresh = np.bincount(records.version[records.fresh])
+        for candidate in self._candidates:
+            if candidate.version < fresh.size and fresh[candidate.version]:
+                candidate.lately[1] += fresh[candidate.version]
+                if candidate.lately[1] > 2 * HORIZON:
+                    candidate.lately /= 2
         tested = [(plan, members[group]) for group, plan in self._plans.items() if group in members]
         self._test(records, tested, mass)
 
@@ -154,7 +188,7 @@ class Conjunctions:
             known.seen += part.size
             known.last = self._blocks
             known.null = records.null[:, part].max(axis=1)
-            odd = int((records.flipped[part] | records.surprising[part]).sum())
+            odd = int(records.surprising[part].sum()) + OF_FLIP * int(records.flipped[part].sum())
             if odd:
                 known.since = known.since if known.waiting else self._blocks
                 known.waiting += odd
@@ -188,7 +222,7 @@ class Conjunctions:
             candidate.mass = moved_to
             candidate.matched += int(n[row])
             candidate.hits += hits[row]
-            candidate.crossed = max(candidate.crossed, candidate.evidence if candidate.evidence >= 1 else 0.0)
+            candidate.lately[0] += n[row]
 
     def _bearing(self, plan: _Plan, records: Records) -> Bools:
         """Which records bear each candidate of a plan: (m, n)."""
@@ -224,21 +258,19 @@ class Conjunctions:
     def surfaced(self, suspects: Suspects, known: Sequence[Known]) -> list[Finding]:
         """What crossed since the last call, explained away; then candidates are promoted, to be tested from the next block on."""
         found: list[Finding] = []
-        crossed = [candidate for candidate in self._candidates if candidate.crossed]
+        crossed = [candidate for candidate in self._candidates if candidate.evidence >= 1 and candidate.frequent]
         for group in sorted({(candidate.version, candidate.label) for candidate in crossed}):
             mine = [candidate for candidate in crossed if (candidate.version, candidate.label) == group]
             found += self._told(group, mine, suspects, known)
         for candidate in crossed:
             candidate.mass = np.zeros_like(candidate.mass)
-            candidate.crossed = 0.0
-        waiting = [group for group, counts in self._groups.items() if counts.waiting >= FEWEST]
-        waiting.sort(key=lambda group: (self._groups[group].since, group))
-        changed = False
-        for group in waiting[:MOST_LOOKS]:
-            self._groups[group].waiting = 0
-            changed |= self._promote(group, suspects, known)
-        if changed:
-            self._plan()
+        waiting = [group for group, counts in self._groups.items() if counts.waiting >= WORTH_A_LOOK]
+        if waiting:
+            by_turns = self._blocks % 2
+            first = min(waiting, key=lambda g: (by_turns and -self._groups[g].waiting, self._groups[g].since, g))
+            self._groups[first].waiting = 0
+            if self._promote(first, suspects, known):
+                self._plan()
         return found
 
     def _told(
@@ -263,7 +295,7 @@ class Conjunctions:
             if pattern is None:
                 continue
             unexplained &= ~bears(pattern, suspicious, self._items.schema, suspicious.words)
-            log_e = float(np.log(candidate.crossed))
+            log_e = float(np.log(candidate.evidence))
             found.append(Finding(version, label, pattern, log_e, candidate.matched, int(candidate.hits[1])))
         return found
 
@@ -327,14 +359,15 @@ class Conjunctions:
                 chosen = part[unexplained[part]]
                 if chosen.size >= FEWEST:
                     met = self._met(group, suspicious.select(part[:1]))
-                    self._look(group, mark, suspicious.select(chosen), usual, met, best)
+                    came = float(self._now - int(suspicious.original[part[0]]))
+                    self._look(group, mark, suspicious.select(chosen), usual, (met, came), best)
         taken = {
             candidate.conditions for candidate in self._candidates if (candidate.version, candidate.label) == group
         }
         ranked = sorted((c for c in best if c not in taken), key=lambda c: -best[c])
         changed = False
         for conditions in ranked[: 2 * AT_ONCE]:
-            changed |= self._admit(group, conditions, self._items.bound(conditions, label))
+            changed |= self._admit(group, conditions)
         return changed
 
     def _look(
@@ -343,10 +376,14 @@ class Conjunctions:
         mark: int,
         odd: Records,
         usual: Records,
-        met: float,
+        span: tuple[float, float],
         best: dict[tuple[Condition, ...], float],
     ) -> None:
-        """Add the best conjunctions of each kind to `best`, with their gains by their own bounds."""
+        """Add the best conjunctions of each kind to `best`, with their gains by their own bounds.
+
+        `span` is how many predictions of the version and class, and of all, came since the first of the odd ones.
+        """
+        met, came = span
         null = float(self._groups[group].null[mark])
         for kind in np.unique(self._items.kinds).tolist():
             table = tabulate(self._items, kind, odd, usual, met, null)
@@ -361,6 +398,8 @@ class Conjunctions:
                 if borne.tobytes() in met_already:
                     continue
                 conditions = tuple(table.conditions[k] for k in which)
+                if borne.sum() <= self._items.usual_share(conditions, group[1]) * came:
+                    continue
                 own = max(null, float(self._items.bound(conditions, group[1])[mark]))
                 of_usual = table.usual[:, list(which)].prod(axis=1).sum()
                 by_own = float(gains(table, np.array([borne.sum()]), np.array([of_usual]), own)[0])
@@ -369,7 +408,7 @@ class Conjunctions:
                     kept += 1
                     best[conditions] = max(best.get(conditions, 0.0), by_own)
 
-    def _admit(self, group: tuple[int, int], conditions: tuple[Condition, ...], bound: Floats) -> bool:
+    def _admit(self, group: tuple[int, int], conditions: tuple[Condition, ...]) -> bool:
         """Make a conjunction a candidate if there is room, or if one without evidence can go for it."""
         mine = [candidate for candidate in self._candidates if (candidate.version, candidate.label) == group]
         groups = {(candidate.version, candidate.label) for candidate in self._candidates} | {group}
@@ -378,14 +417,22 @@ class Conjunctions:
             many: dict[tuple[int, int], int] = {}
             for candidate in self._candidates:
                 many[candidate.version, candidate.label] = many.get((candidate.version, candidate.label), 0) + 1
-            others = [c for c in self._candidates if many[c.version, c.label] > share]
-            weak = [c for c in (mine if len(mine) >= share else others) if max(c.evidence, c.crossed) < EVIDENT]
+            others = [candidate for candidate in self._candidates if many[candidate.version, candidate.label] > share]
+            weak = [candidate for candidate in (mine if len(mine) >= share else others) if candidate.worth < EVIDENT]
             if not weak:
                 return False
-            # Of equal evidence the one goes that had most time: the list is in the order of promotion.
-            self._candidates.remove(min(weak, key=lambda candidate: candidate.evidence))
+            # Of equal worth the one goes that had most time: the list is in the order of promotion.
+            self._candidates.remove(min(weak, key=lambda candidate: candidate.worth))
         self._candidates.append(
-            _Candidate(*group, conditions, bound, np.zeros((2, STAKES.size)), np.zeros(2, np.int64))
+            _Candidate(
+                *group,
+                conditions,
+                self._items.bound(conditions, group[1]),
+                self._items.usual_share(conditions, group[1]),
+                np.zeros((2, STAKES.size)),
+                np.zeros(2, np.int64),
+                np.zeros(2),
+            )
         )
         return True
 
@@ -414,12 +461,13 @@ class Conjunctions:
                 for group, c in self._groups.items()
             ],
             "candidates": [
-                [c.version, c.label, c.matched, c.crossed, [list(condition) for condition in c.conditions], c.sources]
+                [c.version, c.label, c.matched, c.usual, [list(condition) for condition in c.conditions], c.sources]
                 for c in mine
             ],
             "bound": np.array([c.bound for c in mine]).reshape(-1, 2),
             "mass": np.array([c.mass for c in mine]).reshape(-1, 2, STAKES.size),
             "hits": np.array([c.hits for c in mine], np.int64).reshape(-1, 2),
+            "lately": np.array([c.lately for c in mine]).reshape(-1, 2),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -435,13 +483,14 @@ class Conjunctions:
                 label,
                 tuple(Condition(*condition) for condition in conditions),
                 np.array(state["bound"][row]),
+                usual,
                 np.array(state["mass"][row]),
                 np.array(state["hits"][row]),
+                np.array(state["lately"][row]),
                 matched,
-                crossed,
                 {int(slot): many for slot, many in sources.items()},
             )
-            for row, (version, label, matched, crossed, conditions, sources) in enumerate(state["candidates"])
+            for row, (version, label, matched, usual, conditions, sources) in enumerate(state["candidates"])
         ]
         self._plan()
 

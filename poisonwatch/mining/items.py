@@ -7,6 +7,7 @@ records that lie together share a code. Codes are made for the columns that are 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import msgspec
 import numpy as np
-from scipy.special import betaincinv
 
 from poisonwatch.mining.grid import Grid, find_grid
 from poisonwatch.profile.embedding import MOST_DIMENSIONS
@@ -47,13 +47,15 @@ MOST_CODES = 1 << 18
 MISSING, RARE, NEW = "(missing)", "(rare)", "(new)"
 """What stands for a category that is missing, shares its code with other rare ones, or is not in the reference."""
 
-PRIOR = 20.0
-QUANTILE = 0.975
-"""A pattern's own rate in the reference is bounded by this quantile of its posterior, with so many records of the class's rate before.
+PRIOR = 30.0
+ERRORS = 2.0
+"""A pattern's own rate in the reference is bounded as if so many more of its records had the class's rate, and by so many errors.
 
-Patterns with more hits than that explains are bounded by what they show; of one that the reference does not have the bound is that
-of the prior: about six percent where two are flipped in three hundred.
+So a pattern that the reference does not show has a bound of its own, too, of about 0.15: among thousands of patterns there are
+some that honest predictions flip that often, and it is these that get promoted.
 """
+ERRORS_OF_SHARE = 1.5
+"""By so many errors the share of a pattern's records may exceed what the reference shows."""
 
 
 class Condition(NamedTuple):
@@ -70,27 +72,42 @@ class ItemsFile(msgspec.Struct, frozen=True, kw_only=True):
     grid: Grid | None
     thresholds: bytes
     codes: bytes
+    values: bytes
     label: bytes
     surprising: bytes
     flipped: bytes
 
 
+class Sample(NamedTuple):
+    """Records of the reference: `codes` (columns, m) of all columns, `values` (numerical, m) the numbers behind the bins.
+
+    `label` (m,) is the predicted class; `hits` (2, m) whether each is surprising or flipped, out of fold.
+    """
+
+    codes: Ints
+    values: Vectors
+    label: Ints
+    hits: Bools
+
+
+_NOTHING = Sample(
+    np.empty((0, 0), np.int64), np.empty((0, 0), np.float32), np.empty(0, np.int64), np.empty((2, 0), np.bool_)
+)
+
+
 @dataclass(frozen=True)
 class Items:
-    """Columns of codes for the records of one model, and those of a sample of its reference.
+    """Columns of codes for the records of one model, and a sample of its reference.
 
     `cuts` has the cut points of each numerical feature; `grid` where the embeddings are images; else `thresholds`
-    (TABLES, BITS) are the medians of the projections, empty without embeddings. Of the reference's sample, `codes` (columns, m)
-    as `columns` gives them, `label` (m,), and whether each is surprising or flipped, out of fold: `hits` (2, m).
+    (TABLES, BITS) are the medians of the projections, empty without embeddings.
     """
 
     schema: Schema
     cuts: tuple[Floats, ...]
     grid: Grid | None
     thresholds: Floats
-    codes: Ints
-    label: Ints
-    hits: Bools
+    sample: Sample
 
     @classmethod
     def learn(cls, schema: Schema, cuts: dict[str, tuple[float, ...]], sample: Records) -> Self:
@@ -103,21 +120,16 @@ class Items:
                 projected = _projections(sample.embeddings[:, usable], np.arange(TABLES))
                 # Rounded: processors differ in the last bit of a matrix product.
                 thresholds = np.median(projected, axis=2).astype(np.float32).astype(np.float64)
-        empty = cls(
-            schema,
-            _cuts(schema, cuts),
-            grid,
-            thresholds,
-            np.empty((0, 0), np.int64),
-            sample.label,
-            sample.flipped[None],
+        kinds = cls(schema, _cuts(schema, cuts), grid, thresholds, _NOTHING)
+        many = min(MOST_REMEMBERED, MOST_CODES // max(1, kinds.width), sample.time.size)
+        chosen = sample.select(np.linspace(0, sample.time.size - 1, many).astype(np.int64))
+        remembered = Sample(
+            codes=kinds.columns(chosen, np.arange(kinds.width)),
+            values=_as_stored(chosen.numbers[feature_numbers(schema)]),
+            label=chosen.label,
+            hits=np.stack((chosen.surprising, chosen.flipped)),
         )
-        many = min(MOST_REMEMBERED, MOST_CODES // max(1, empty.width))
-        kept = np.linspace(0, sample.time.size - 1, min(many, sample.time.size)).astype(np.int64)
-        chosen = sample.select(kept)
-        codes = empty.columns(chosen, np.arange(empty.width))
-        hits = np.stack((chosen.surprising, chosen.flipped))
-        return cls(schema, empty.cuts, grid, thresholds, codes, chosen.label, hits)
+        return dataclasses.replace(kinds, sample=remembered)
 
     @cached_property
     def _features(self) -> tuple[Ints, Ints, tuple[Column, ...]]:
@@ -188,21 +200,37 @@ class Items:
         """Upper bounds (2,) of how often benign records of a class that bear a conjunction are surprising and flipped.
 
         The largest of those of all its parts: three values that each go with twice the flips go with more of them together, but
-        three are met too rarely in a reference to say so. An exact value is as its bin.
+        three are met too rarely in a reference to say so.
         """
-        of_class = self.label == label
+        of_class = self.sample.label == label
         if not of_class.any():
             return np.zeros(2)
-        hits = self.hits[:, of_class]
-        borne = [self.codes[condition.column, of_class] == condition.code for condition in conditions]
+        hits = self.sample.hits[:, of_class]
+        borne = [self.meets_in_reference(condition)[of_class] for condition in conditions]
         rate = (hits.sum(axis=1) + 0.5) / (hits.shape[1] + 1.0)
         found = np.zeros(2)
         for many in range(1, len(borne) + 1):
             for part in combinations(borne, many):
                 bears = np.logical_and.reduce(part)
                 k, n = (hits & bears).sum(axis=1), bears.sum()
-                found = np.maximum(found, betaincinv(PRIOR * rate + k, PRIOR * (1 - rate) + n - k, QUANTILE))
+                # The upper end of a score interval for a Poisson mean.
+                k = k + PRIOR * rate
+                upper = k + ERRORS**2 / 2 + ERRORS * np.sqrt(k + ERRORS**2 / 4)
+                found = np.maximum(found, upper / (n + PRIOR))
         return found
+
+    def usual_share(self, conditions: Sequence[Condition], label: int) -> float:
+        """Upper bound of the share of all records that are of a class and bear a conjunction, from the reference."""
+        borne = np.logical_and.reduce([self.meets_in_reference(condition) for condition in conditions])
+        k = float((borne & (self.sample.label == label)).sum())
+        upper = k + ERRORS_OF_SHARE**2 / 2 + ERRORS_OF_SHARE * np.sqrt(k + ERRORS_OF_SHARE**2 / 4)
+        return float(upper / max(1, borne.size))
+
+    def meets_in_reference(self, condition: Condition) -> Bools:
+        """Which records (m,) of the reference's sample meet a condition."""
+        if condition.value is not None:
+            return np.asarray(self.sample.values[condition.column] == _as_stored(np.array(condition.value)))
+        return np.asarray(self.sample.codes[condition.column] == condition.code)
 
     def item(self, condition: Condition) -> Item:
         """A condition on a feature as people read it."""
@@ -232,10 +260,11 @@ class Items:
         return ItemsFile(
             grid=self.grid,
             thresholds=pack(self.thresholds, "f4"),
-            codes=pack(self.codes, "u4"),
-            label=pack(self.label, "i4"),
-            surprising=pack(self.hits[0], "u1"),
-            flipped=pack(self.hits[1], "u1"),
+            codes=pack(self.sample.codes, "u4"),
+            values=pack(np.nan_to_num(self.sample.values), "f4"),
+            label=pack(self.sample.label, "i4"),
+            surprising=pack(self.sample.hits[0], "u1"),
+            flipped=pack(self.sample.hits[1], "u1"),
         )
 
     @classmethod
@@ -263,12 +292,15 @@ class Items:
                 unpack(file.flipped, "u1", one_each, "items.flipped"),
             )
         )
-        found = cls(schema, _cuts(schema, cuts), file.grid, thresholds, np.empty((0, 0), np.int64), label, hits != 0)
-        codes = unpack(file.codes, "u4", (found.width, label.size), "items.codes").astype(np.int64)
-        if (codes >= found.sizes[:, None]).any():
+        kinds = cls(schema, _cuts(schema, cuts), file.grid, thresholds, _NOTHING)
+        codes = unpack(file.codes, "u4", (kinds.width, label.size), "items.codes").astype(np.int64)
+        if (codes >= kinds.sizes[:, None]).any():
             msg = "items.codes: a code is out of range"
             raise ValueError(msg)
-        return cls(schema, found.cuts, file.grid, thresholds, codes, label, found.hits)
+        values = unpack(file.values, "f4", (kinds.numerical, label.size), "items.values")
+        missing = codes[: kinds.numerical] == kinds.sizes[: kinds.numerical, None] - 1
+        values = np.where(missing, np.float32(np.nan), values)
+        return dataclasses.replace(kinds, sample=Sample(codes, values, label, hits != 0))
 
 
 def bears_values(pattern: Values, records: Records | Batch, schema: Schema) -> Bools:
@@ -297,6 +329,12 @@ def bears_cell(pattern: Cell, embeddings: Vectors) -> Bools:
 def _cuts(schema: Schema, cuts: dict[str, tuple[float, ...]]) -> tuple[Floats, ...]:
     rows = number_rows(schema)
     return tuple(np.array(cuts[rows[row]], np.float64) for row in feature_numbers(schema).tolist())
+
+
+def _as_stored(x: Floats) -> Vectors:
+    """Numbers as they are kept of the reference."""
+    largest = float(np.finfo(np.float32).max)
+    return np.asarray(np.clip(x, -largest, largest), np.float32)
 
 
 def _usable(embeddings: Vectors) -> Bools:

@@ -46,10 +46,9 @@ BY_CHANCE = 1e-3
 
 
 class Table(NamedTuple):
-    """Items `conditions` (I,) of odd predictions (h,), and of usual ones (u,) of the same class: whether they bear each.
+    """Items `conditions` (I,), and whether odd predictions (h, I) and usual ones (u, I) of the same class bear them, as 0 or 1.
 
-    `odd` (h, I) is 0 or 1; `usual` (u, I) may be a share where only that is known. `weight` is for how many predictions of the
-    class each usual one stands, `null` how often a benign one is odd.
+    The odd ones are those among `met` predictions of the class; `null` is how often a benign one is odd.
     """
 
     conditions: tuple[Condition, ...]
@@ -66,13 +65,11 @@ def tabulate(
 
     `usual` are predictions of the same class as the odd ones, which are odd among `met` of that class.
     """
-    label = int(odd.label[0])
     which = np.flatnonzero(items.kinds == kind)
+    known = items.sample
+    own = (known.label == odd.label[0]) & ~known.hits.any(axis=0)
     of_odd = items.columns(odd, which)
-    own = items.label == label
-    of_usual = np.concatenate(
-        (items.columns(usual, which), items.codes[which][:, own & ~items.hits.any(axis=0)]), axis=1
-    )
+    of_usual = np.concatenate((items.columns(usual, which), known.codes[which][:, own]), axis=1)
     offset = np.concatenate(([0], np.cumsum(items.sizes[which])))
     many = np.bincount((of_odd + offset[:-1, None]).ravel(), minlength=offset[-1])
     expected = np.bincount((of_usual + offset[:-1, None]).ravel(), minlength=offset[-1]) / max(1, of_usual.shape[1])
@@ -83,8 +80,7 @@ def tabulate(
     place = np.searchsorted(offset, best, "right") - 1
     found = [Condition(int(which[p]), int(code)) for p, code in zip(place, best - offset[place], strict=True)]
     exact = _exact(items, odd, usual) if kind == FEATURE_ITEM else []
-    conditions = tuple(dict.fromkeys((*found, *(condition for condition, _ in exact), *wanted)))
-    common = dict(exact)
+    conditions = tuple(dict.fromkeys((*found, *exact, *wanted)))
     columns = np.searchsorted(which, [condition.column for condition in conditions])
     codes = np.array([condition.code for condition in conditions], np.int64)
     has_odd = np.equal(of_odd[columns].T, codes).astype(np.float32)
@@ -92,31 +88,29 @@ def tabulate(
     for at, condition in enumerate(conditions):
         if condition.value is not None:
             has_odd[:, at] = items.numbers(odd, condition.column) == condition.value
-            known = usual.time.size
-            has_usual[:known, at] = items.numbers(usual, condition.column) == condition.value
-            # Of the reference the bins are known, not the numbers.
-            has_usual[known:, at] *= common.get(condition, 0.0)
+            live = items.numbers(usual, condition.column) == condition.value
+            has_usual[:, at] = np.concatenate((live, items.meets_in_reference(condition)[own]))
     return Table(conditions, has_odd, has_usual, met, null)
 
 
-def _exact(items: Items, odd: Records, usual: Records) -> list[tuple[Condition, float]]:
-    """Numbers that several of the odd predictions have exactly, and the share of the usual ones in their bin that have them."""
-    found: list[tuple[Condition, float]] = []
+def _exact(items: Items, odd: Records, usual: Records) -> list[Condition]:
+    """Numbers that several of the odd predictions have exactly, and few of the usual ones in their bin."""
+    found: list[Condition] = []
     for column in range(items.numerical):
-        x = items.numbers(odd, column)
-        values, counts = np.unique(x[~np.isnan(x)], return_counts=True)
+        x = np.sort(items.numbers(odd, column))
+        start = np.flatnonzero(np.diff(x, prepend=np.nan) != 0)
+        counts = np.diff(np.append(start, x.size))
         repeated = np.argsort(-counts, kind="stable")[:MOST_EXACT]
         repeated = repeated[counts[repeated] >= FEWEST]
         if not repeated.size:
             continue
         others, cuts = items.numbers(usual, column), items.cuts[column]
         bins = np.searchsorted(cuts, others)
-        for value in values[repeated].tolist():
+        for value in x[start[repeated]].tolist():
             code = int(np.searchsorted(cuts, value))
             in_bin = bins == code
-            share = float((others[in_bin] == value).sum() / (in_bin.sum() + 1))
-            if share < COMMON:
-                found.append((Condition(column, code, value), share))
+            if (others[in_bin] == value).sum() < COMMON * (in_bin.sum() + 1):
+                found.append(Condition(column, code, value))
     return found
 
 
