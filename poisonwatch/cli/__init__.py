@@ -20,6 +20,7 @@ from poisonwatch import __version__
 from poisonwatch.cli.options import (
     DEFAULT_ADDRESS,
     FILE,
+    UNREACHABLE,
     check_output,
     checked_address,
     checked_signature,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from poisonwatch.reference.audit import Signature
 
 USAGE, DATA, SOFTWARE, INTERRUPTED = 64, 65, 70, 130
-UNREACHABLE = 3
 ADVICE = ("keep", "hold", "rollback")
 """By exit code of `decision`."""
 

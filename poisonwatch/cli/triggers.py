@@ -9,14 +9,12 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from poisonwatch.cli.options import DEFAULT_ADDRESS, FILE, check_output, checked_url, progress
+from poisonwatch.cli.options import DEFAULT_ADDRESS, FILE, UNREACHABLE, check_output, checked_url, progress
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.types import Pattern, TriggerState
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-UNREACHABLE = 3
 
 PROVEN = (TriggerState.CONVICTED, TriggerState.CONFIRMED)
 """States in which a trigger's records are worth removing."""
@@ -85,6 +83,7 @@ def triggers(context: click.Context, url: str, journal: Path | None, as_json: bo
 @URL
 @JOURNAL
 @click.option("--trigger", help="Only this trigger, by its name; without it, all that were convicted and not refuted.")
+@click.option("--model", help="The model, where the reference holds several.")
 @click.option("--all-classes", is_flag=True, help="Also records that bear the pattern and got another class.")
 @click.pass_context
 def export(
@@ -95,6 +94,7 @@ def export(
     url: str,
     journal: Path | None,
     trigger: str | None,
+    model: str | None,
     all_classes: bool,  # noqa: FBT001
 ) -> int:
     """Write the records of LOG... that bear a trigger, as they stand in the log, for removal from what is trained on.
@@ -112,8 +112,8 @@ def export(
     found = _found(context, url, journal)
     if found is None:
         return UNREACHABLE
-    learned = learn([reference], None)
-    name = learned.schema.model or UNNAMED
+    learned = learn([reference], model)
+    name = model or learned.schema.model or UNNAMED
     chosen = _chosen(found, name, trigger)
     wanted = [Wanted(one.trigger, one.pattern, None if all_classes else one.label) for one in chosen]
     counts: Counter[tuple[str, str]] = Counter()
@@ -124,10 +124,10 @@ def export(
                 counts[one.trigger, one.model_version] += 1
                 file.write(b'{"trigger":"%b","record":%b}\n' % (one.trigger.encode(), one.line))
     part.replace(out)
-    for one in chosen:
-        of = {version: count for (which, version), count in sorted(counts.items()) if which == one.trigger}
+    for each in chosen:
+        of = {version: count for (which, version), count in sorted(counts.items()) if which == each.trigger}
         told = ", ".join(f"{count} of {version}" for version, count in of.items()) or "none"
-        click.echo(printable(f"{one.trigger}: {told}"), err=True)
+        click.echo(printable(f"{each.trigger}: {told}"), err=True)
     return 0
 
 
