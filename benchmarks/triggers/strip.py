@@ -111,7 +111,8 @@ def reworded(frame: Frame, overlay: Frame, rng: np.random.Generator) -> Frame:
 def outside(values: Floats, usual: Floats) -> Floats:
     """Which values lie beyond the quantiles of the usual ones, as 0 and 1."""
     low, high = np.quantile(usual, [FALSE / 2, 1 - FALSE / 2])
-    return ((values < low) | (values > high)).astype(np.float64)
+    found: Floats = ((values < low) | (values > high)).astype(np.float64)
+    return found
 
 
 def depth(values: Floats, usual: Floats) -> Floats:
