@@ -1,6 +1,6 @@
 """`make bench-triggers`: plays every row, seed by seed, keeps each result as a file, and prints the tables.
 
-What was played is not played again: a result that is there is taken as it is (`--again` plays it anew). `--rows phrase/high conjunction`
+What was played is not played again (`--again` plays it anew), but for what broke. `--rows phrase/high conjunction`
 takes the rows whose names begin so, `--list` names them all, `--tables` only prints what is there. The figures of single inputs (STRIP) are
 `python -m benchmarks.triggers.strip`.
 """
@@ -61,7 +61,7 @@ def main() -> None:
 
 def play_all(work: list[tuple[str, Setting, int]], folder: Path, workers: int, *, again: bool) -> None:
     """Play what has no result yet."""
-    due = [one for one in work if again or not place(folder, *one).exists()]
+    due = [one for one in work if again or not _done(place(folder, *one))]
     if workers == 1:
         for number, one in enumerate(due):
             print(f"{number + 1}/{len(due)} {play_one(*one, folder)}", flush=True)
@@ -89,6 +89,14 @@ def play_one(name: str, setting: Setting, seed: int, folder: Path) -> str:
     draft.write_text(json.dumps(result))
     draft.replace(path)
     return f"{name} {setting} seed {seed}: {result['seconds']} s, {report.in_a_line(result)}"
+
+
+def _done(path: Path) -> bool:
+    """Is there a result? One that broke is none."""
+    if not path.exists():
+        return False
+    result = json.loads(path.read_text())
+    return "broken" not in result and "crashed" not in result.get("told", {})
 
 
 def place(folder: Path, name: str, setting: Setting, seed: int) -> Path:
