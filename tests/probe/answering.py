@@ -66,6 +66,11 @@ def _request(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
+def until_gone(connection: socket.socket) -> None:
+    """Say nothing until the client goes."""
+    connection.recv(1)
+
+
 def page(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
     """A whole answer."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from poisonwatch.errors import ProbeError
 from poisonwatch.probe.http import LARGEST_ANSWER, Exchange
-from tests.probe.answering import answering, listening, page
+from tests.probe.answering import answering, listening, page, until_gone
 
 if TYPE_CHECKING:
     import socket
@@ -61,11 +61,6 @@ def test_an_answer_of_the_largest_size_is_read_and_one_byte_more_is_not() -> Non
             pytest.raises(ProbeError, match="more than 1,048,576 bytes"),
         ):
             post(server.url)
-
-
-def until_gone(connection: socket.socket) -> None:
-    """Say nothing until the client goes."""
-    connection.recv(1)
 
 
 def endlessly(first: bytes, again: bytes, pause: float) -> Callable[[socket.socket], None]:
