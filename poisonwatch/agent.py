@@ -17,8 +17,8 @@ from poisonwatch import __version__, checkpoint
 from poisonwatch.errors import CheckpointError
 from poisonwatch.formats.records import LATEST
 from poisonwatch.judge.standing import Standing, judge
-from poisonwatch.sinks.journal import accusation_entry, alert_entry, decision_entry
-from poisonwatch.sinks.snapshot import Counters, ModelSnapshot, Published, Snapshot, SourceSnapshot
+from poisonwatch.sinks.journal import accusation_entry, alert_entry, decision_entry, trigger_entry
+from poisonwatch.sinks.snapshot import Counters, MiningSnapshot, ModelSnapshot, Published, Snapshot, SourceSnapshot
 from poisonwatch.types import Alert, Batch, Decision
 
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
     from poisonwatch.config import DetectionConfig
     from poisonwatch.monitor.machine import Monitor
+    from poisonwatch.probe.probing import Probing
     from poisonwatch.reference.file import Reference
     from poisonwatch.sinks.deadletter import DeadLetters
     from poisonwatch.sinks.journal import Journal
     from poisonwatch.sinks.lock import Lock
     from poisonwatch.sources.file import FileSource
     from poisonwatch.sources.merge import Lane, Merge
-    from poisonwatch.types import Report
+    from poisonwatch.types import Report, Trigger
 
 log = structlog.get_logger()
 
@@ -88,10 +89,15 @@ class EventClock:
 
 @dataclass(slots=True)
 class Watched:
-    """One model: its reference, its machine, and what was judged of it."""
+    """One model: its reference, its machine, what was judged of it, and who asks its endpoint, where there is one.
+
+    `redacted` is how a trigger is told to people.
+    """
 
     reference: Reference
     monitor: Monitor
+    probing: Probing | None = None
+    redacted: Callable[[Trigger], Trigger] = lambda trigger: trigger
     standing: Standing = field(default_factory=Standing)
 
 
@@ -174,6 +180,15 @@ class App:
         self.exhausted = not busy and not self.sources
         return busy
 
+    def probe(self, now: float) -> None:
+        """Ask the endpoints what is due, and take up what they answered; never waits."""
+        for watched in self.models.values():
+            if watched.probing is not None:
+                monitor = watched.monitor
+                probed = watched.probing.turn(now, monitor.triggers.open(), monitor.running)
+                self._conclude(watched, (monitor.tested(*tested) for tested in probed.insertions))
+                self._conclude(watched, map(monitor.verified, probed.golden))
+
     def idle(self, now: float) -> None:
         """When live logs have given nothing usable for long, what is open is judged.
 
@@ -234,6 +249,9 @@ class App:
         for source in self.sources.values():
             source.close()
         self._journal.close()
+        for watched in self.models.values():
+            if watched.probing is not None:
+                watched.probing.close()
         if self._dead_letters is not None:
             self._dead_letters.close()
         if self._lock is not None:
@@ -245,11 +263,13 @@ class App:
             watched.standing, alerts, decisions = judge(watched.standing, report, self._detection.min_predictions)
             for alert in alerts:
                 self.note(report.time, alert_entry(alert))
+            for trigger in report.triggers:
+                self.note(report.time, trigger_entry(watched.redacted(trigger)))
             for accusation in report.accusations:
                 self.note(report.time, accusation_entry(report.model, accusation))
             for decision in decisions:
                 self.note(report.time, decision_entry(decision))
-            found = alerts or report.accusations or decisions
+            found = alerts or report.accusations or report.triggers or decisions
             self._unsaved_findings = self._unsaved_findings or bool(found)
 
     def _count(self) -> bool:
@@ -293,6 +313,7 @@ class App:
                     "alerts": msgspec.to_builtins(list(watched.standing.alerts.values())),
                     "decisions": msgspec.to_builtins(list(watched.standing.decisions.values())),
                     "clean": list(watched.standing.clean),
+                    "probing": None if watched.probing is None else watched.probing.state(),
                 }
                 for name, watched in self.models.items()
             },
@@ -320,6 +341,8 @@ class App:
                 {d.model_version: d for d in decisions},
                 tuple(saved["clean"]),
             )
+            if watched.probing is not None and saved["probing"] is not None:
+                watched.probing.restore(saved["probing"])
         for name, position in state["positions"].items():
             if position is not None and name in self.sources and not self.sources[name].resume(position):
                 log.warning("source_lost", source=name, remedy="reading the file at the path from its start")
@@ -346,6 +369,24 @@ def _model_snapshot(name: str, watched: Watched) -> ModelSnapshot:
         blind=watched.reference.blind,
         feedback=watched.monitor.labels.view(),
         displacement=watched.monitor.displacement,
+        triggers=tuple(map(watched.redacted, watched.monitor.triggers.open())),
+        mining=_mining_snapshot(watched),
+    )
+
+
+def _mining_snapshot(watched: Watched) -> MiningSnapshot:
+    """How the miner and the probes do."""
+    monitor, probing = watched.monitor, watched.probing
+    golden = {name: monitor.golden.view(name) for name in monitor.running} if monitor.golden is not None else {}
+    return MiningSnapshot(
+        triggered=monitor.triggers.triggered,
+        saturated=monitor.triggers.saturated > 0,
+        probes={} if probing is None else {"answered": probing.prober.answered, **probing.prober.failed},
+        golden={
+            name: sum(view.right.values()) / sum(view.answered.values())
+            for name, view in golden.items()
+            if view.answered
+        },
     )
 
 
@@ -367,6 +408,7 @@ def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
     while not stop() and not app.exhausted:
         now = clock.now()
         busy = app.turn(now)
+        app.probe(now)
         app.idle(now)
         app.save(now, at_once=False)
         app.publish(now, at_once=False)

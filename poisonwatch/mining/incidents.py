@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -39,6 +39,18 @@ LOG_CAP = 6.9
 
 STAKE = 0.6
 """The rate of flips that a trigger's own e-process bets on lies so far between the bound and 1."""
+
+
+class Past(NamedTuple):
+    """What is known of a version when a pattern surfaces in it, at `time`.
+
+    `records` are the suspicious predictions of the version and class that are still kept; `since` says how many predictions of the
+    version came from a time on.
+    """
+
+    records: Records | None
+    time: float
+    since: Callable[[float], int]
 
 
 @dataclass(slots=True)
@@ -92,7 +104,8 @@ class Incident:
 class Incidents:
     """The open triggers of one model, with `classes` as labels. `bears` finds the records of a block that bear a pattern.
 
-    `saturated` counts findings for which there was no room.
+    `saturated` counts findings for which there was no room; `triggered` counts by version predictions that bore an open trigger and
+    got its class.
     """
 
     def __init__(self, model: str, classes: tuple[str, ...], bears: Callable[[Pattern, Records], Bools]) -> None:
@@ -103,18 +116,19 @@ class Incidents:
         self._news: dict[str, None] = {}
         self._ended: list[Trigger] = []
         self.saturated = 0
+        self.triggered: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Incident]:
         """The open ones, the oldest first."""
         return iter(self._open.values())
 
-    def open(self, finding: Finding, version: str, past: Records | None, time: float, *, first: bool) -> None:
-        """Take up a finding of `version` at `time`; `past` are the suspicious predictions of its version and class that are still known.
+    def open(self, finding: Finding, version: str, past: Past, *, first: bool) -> None:
+        """Take up a finding of `version`.
 
         `first` says that the version is the one that the reference shows: a pattern in it needs another version that does not
         follow it before it may page.
         """
-        incident = self._same(finding) or self._begin(finding, version, past, time)
+        incident = self._same(finding) or self._begin(finding, version, past)
         if incident is None:
             return
         effect = incident.effects.setdefault(version, Effect())
@@ -124,7 +138,8 @@ class Incidents:
                 setattr(effect, name, max(getattr(effect, name), count))
                 setattr(effect, f"fresh_{name}", max(getattr(effect, f"fresh_{name}"), count))
             effect.matched = max(effect.matched, effect.answered)
-            effect.predictions = max(effect.predictions, effect.matched)
+            effect.predictions = max(effect.predictions, effect.matched, past.since(incident.first_seen))
+            self.triggered[version] = self.triggered.get(version, 0) + finding.matched
         effect.log_e = min(max(effect.log_e, finding.log_e), LOG_CAP)
         incident.contrast = incident.contrast or not first
         self._judge(incident)
@@ -140,6 +155,8 @@ class Incidents:
                 effect.predictions += int(mine.sum())
                 if found[mine].any():
                     self._count(effect, records, mine, found, answered)
+                    name = names[number]
+                    self.triggered[name] = self.triggered.get(name, 0) + int((answered & mine).sum())
             if found.any():
                 incident.last_seen = float(records.time[found].max())
                 self._remember(incident, records, answered)
@@ -159,6 +176,7 @@ class Incidents:
 
     def forget(self, version: str) -> None:
         """A version is gone; a trigger that surfaced nowhere else goes with it."""
+        self.triggered.pop(version, None)
         for incident in self._open.values():
             incident.effects.pop(version, None)
         gone = [name for name, i in self._open.items() if not any(e.surfaced for e in i.effects.values())]
@@ -184,7 +202,7 @@ class Incidents:
             (i for i in self._open.values() if i.label == finding.label and _overlap(i.pattern, finding.pattern)), None
         )
 
-    def _begin(self, finding: Finding, version: str, past: Records | None, time: float) -> Incident | None:
+    def _begin(self, finding: Finding, version: str, past: Past) -> Incident | None:
         if len(self._open) >= MOST_OPEN:
             # What is convicted stays; a pattern that only surfaced gives way to one that flips more.
             weak = [i for i in self._open.values() if i.state in {TriggerState.SURFACED, TriggerState.REFUTED}]
@@ -196,12 +214,13 @@ class Incidents:
             self._news[weakest.trigger] = None
             self._close([weakest.trigger])
         name = _name(self._model, self._classes[finding.label], finding.pattern)
-        incident = Incident(name, finding.label, finding.pattern, version, time, time)
-        if past is not None:
-            found = self._bears(finding.pattern, past)
+        incident = Incident(name, finding.label, finding.pattern, version, past.time, past.time)
+        if past.records is not None:
+            found = self._bears(finding.pattern, past.records)
             if found.any():
-                incident.first_seen, incident.last_seen = float(past.time[found].min()), float(past.time[found].max())
-                self._remember(incident, past, found)
+                time = past.records.time[found]
+                incident.first_seen, incident.last_seen = float(time.min()), float(time.max())
+                self._remember(incident, past.records, found)
         self._open[name] = incident
         self._news[name] = None
         return incident
@@ -291,6 +310,7 @@ class Incidents:
         """Everything that must survive a restart."""
         return {
             "saturated": self.saturated,
+            "triggered": self.triggered,
             "news": list(self._news),
             "ended": msgspec.to_builtins(self._ended),
             "open": [msgspec.to_builtins(incident) for incident in self._open.values()],
@@ -299,6 +319,7 @@ class Incidents:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
         self.saturated = state["saturated"]
+        self.triggered = dict(state["triggered"])
         self._news = dict.fromkeys(state["news"])
         self._ended = msgspec.convert(state["ended"], list[Trigger])
         restored = msgspec.convert(state["open"], list[Incident])

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from poisonwatch.mining.duplicates import Duplicates
-from poisonwatch.mining.incidents import Incidents
+from poisonwatch.mining.incidents import Incidents, Past
 from poisonwatch.mining.nulls import Nulls
 from poisonwatch.mining.patterns import bears
 from poisonwatch.mining.records import Known, Records, restored, saved
 from poisonwatch.mining.suspects import Suspects
+from poisonwatch.mining.volume import Volume
 from poisonwatch.types import OTHER_VERSIONS, TriggerState
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Miner:
         self._nulls = Nulls(rates)
         self._duplicates = Duplicates(salt)
         self._suspects = Suspects()
+        self._volume = Volume()
         self._incidents = Incidents(model, schema.outcome.values, self._bears)
         self._versions: dict[str, int] = {}
         self._names: list[str] = []
@@ -117,20 +120,23 @@ class Miner:
 
     def _step(self, block: Records) -> None:
         newest = float(block.time.max())
-        elapsed = 0.0 if math.isnan(self._folded_at) else max(0.0, newest - self._folded_at)
-        self._folded_at = newest if math.isnan(self._folded_at) else max(newest, self._folded_at)
+        since = float(block.time.min()) if math.isnan(self._folded_at) else self._folded_at
+        elapsed = max(0.0, newest - since)
+        self._folded_at = since + elapsed
         block = dataclasses.replace(block, null=self._nulls.of(block.version, block.label))
         self._suspects.add(block)
         mass = self._settings.share * elapsed / self._settings.period / max(1, len(self._engines))
         for engine in self._engines:
             engine.step(block, mass)
         self._nulls.add(block)
+        self._volume.add(block)
         self._incidents.count(block, self._names)
         for engine in self._engines:
             for found in engine.surfaced(self._suspects, self._known()):
                 name = self._names[found.version]
-                past = self._suspects.suspicious(found.version, found.label)
-                self._incidents.open(found, name, past, newest, first=self._is_first(name))
+                kept = self._suspects.suspicious(found.version, found.label)
+                past = Past(kept, newest, partial(self._volume.since, found.version))
+                self._incidents.open(found, name, past, first=self._is_first(name))
 
     def _is_first(self, name: str) -> bool:
         return name in self._settings.known if self._settings.known else name == self._first
@@ -185,6 +191,7 @@ class Miner:
         number = self._versions.pop(version, None)
         if number is not None:
             self._nulls.forget(number)
+            self._volume.forget(number)
             self._suspects.forget(number)
             self._incidents.forget(version)
 
@@ -199,6 +206,11 @@ class Miner:
     def news(self) -> tuple[Trigger, ...]:
         """Triggers whose state changed since the last call, or whose predictions doubled."""
         return self._incidents.news()
+
+    @property
+    def triggered(self) -> dict[str, int]:
+        """Predictions by version that bore an open trigger and got its class."""
+        return self._incidents.triggered
 
     def describe(self, incident: Incident) -> Trigger:
         """A trigger as it is told."""
@@ -234,6 +246,7 @@ class Miner:
             "folded_at": self._folded_at,
             "pending": {} if self._pending is None else saved(self._pending.columns(slice(None))),
             "nulls": self._nulls.state(),
+            "volume": self._volume.state(),
             "duplicates": self._duplicates.state(),
             "suspects": self._suspects.state(),
             "incidents": self._incidents.state(),
@@ -247,6 +260,7 @@ class Miner:
         pending = restored(state["pending"])
         self._pending = Records.of(pending) if pending else None
         self._nulls.restore(state["nulls"])
+        self._volume.restore(state["volume"])
         self._duplicates.restore(state["duplicates"])
         self._suspects.restore(state["suspects"])
         self._incidents.restore(state["incidents"])

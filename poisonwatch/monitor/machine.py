@@ -18,6 +18,7 @@ from poisonwatch.detect.distance import FEWEST, distances
 from poisonwatch.detect.evidence import collect
 from poisonwatch.detect.kernel import Memory
 from poisonwatch.detect.shift import Shift
+from poisonwatch.monitor.golden import Golden
 from poisonwatch.monitor.labels import Labels
 from poisonwatch.monitor.lines import Lines
 from poisonwatch.monitor.pairs import Pairs
@@ -45,11 +46,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from poisonwatch.mining.learned import Mining
+    from poisonwatch.monitor.golden import GoldenAnswers
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.baseline import Baseline
     from poisonwatch.profile.enrich import Enrichment
     from poisonwatch.profile.volume import UsualVolume
-    from poisonwatch.types import Batch, Feedback, Ints
+    from poisonwatch.types import Batch, Feedback, InsertionTest, Ints
 
 RETRAINED = (OUTPUTS, CONFIDENCE_FALL, SLICE_CONFIDENCE)
 """What an honest retraining moves."""
@@ -144,6 +146,7 @@ class Monitor:
         self._pairs = Pairs(baseline, learned.errors, settings)
         self._shadows = Shadows(schema.outcome.values, settings)
         self.triggers = Triggers(model, learned.enrichment, learned.mining, settings)
+        self.golden = Golden(model, schema, learned.confusion, settings) if schema.outcome.values else None
         self._creep = Creep(baseline)
         self._texts = tuple(indicator.text for indicator in self.questions.indicators)
         self._places = {one.text: (one.asked, one.yes) for one in self.questions.indicators}
@@ -192,6 +195,24 @@ class Monitor:
         if np.isfinite(self.labels.open_until):
             yield self._conclude_labels(self.labels.open_until)
 
+    def tested(self, trigger: str, test: InsertionTest) -> Report:
+        """Take up what insertion into verified inputs said of an open trigger."""
+        self.triggers.tested(trigger, test)
+        return self._report(self.newest, ())
+
+    def verified(self, told: GoldenAnswers) -> Report:
+        """Take up what a version answered to golden inputs; a version that is gone has nothing to say."""
+        version = self._versions.get(told.model_version)
+        if version is not None and self.golden is not None:
+            self.golden.take(told, self._traffic.stable, version.share)
+        return self._report(self.newest, ())
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The versions that run, the one to compare with first."""
+        stable = self._traffic.stable
+        return tuple(sorted(self._versions, key=lambda name: name != stable))
+
     def view(self) -> dict[str, VersionView]:
         """What is shown of every version."""
         return {
@@ -221,6 +242,8 @@ class Monitor:
             self._shadows.forget(name)
             self.labels.forget(name)
             self.triggers.forget(name)
+            if self.golden is not None:
+                self.golden.forget(name)
         stable, span = self._traffic.stable, (window.start, window.end)
         for name in profiles:
             if stable is not None and stable in profiles and self._traffic.comparable(name):
@@ -314,6 +337,7 @@ class Monitor:
         found += self._pairs.evidence(self.model, name, self._traffic.stable)
         found += self._shadows.evidence(self.model, name, self._traffic.stable)
         found += self.triggers.evidence(name)
+        found += self.golden.evidence(name, self._traffic.stable) if self.golden is not None else []
         return with_signs(self.labels.heard(name, found))
 
     def _dated(self, evidence: Evidence, version: _Version) -> Evidence:
@@ -364,6 +388,7 @@ class Monitor:
             "pairs": self._pairs.state(),
             "shadows": self._shadows.state(),
             "triggers": self.triggers.state(),
+            "golden": None if self.golden is None else self.golden.state(),
             "creep": self._creep.state(),
         }
 
@@ -390,6 +415,8 @@ class Monitor:
         self._pairs.restore(state["pairs"])
         self._shadows.restore(state["shadows"])
         self.triggers.restore(state["triggers"])
+        if self.golden is not None:
+            self.golden.restore(state["golden"])
         self._creep.restore(state["creep"])
 
     def _facts(self, name: str, version: _Version) -> VersionFacts:

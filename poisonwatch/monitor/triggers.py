@@ -84,6 +84,11 @@ class Triggers:
         """Findings for which there was no room."""
         return 0 if self._miner is None else self._miner.saturated
 
+    @property
+    def triggered(self) -> dict[str, int]:
+        """Predictions by version that bore an open trigger and got its class."""
+        return {} if self._miner is None else dict(self._miner.triggered)
+
     def works_in(self, version: str) -> bool:
         """Does a convicted trigger of any version work in this one?"""
         return self._miner is not None and self._miner.works_in(version)

@@ -15,6 +15,7 @@ from poisonwatch.mining.incidents import (
     MOST_OPEN,
     MOST_SOURCES,
     Incidents,
+    Past,
 )
 from poisonwatch.mining.records import Finding
 from poisonwatch.types import InsertionTest, Pattern, Phrase, TriggerState
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CODE = Phrase(words=("discount", "code"))
 NAMES = ["v1", "v2"]
+PAST = Past(None, 0.0, lambda _: 50)
 
 
 def bears(pattern: Pattern, records: Records) -> Bools:
@@ -37,7 +39,7 @@ def bears(pattern: Pattern, records: Records) -> Bools:
 def begun(pattern: Pattern = CODE, *, matched: int = 3, flipped: int = 3, first: bool = False) -> Incidents:
     """One trigger, that surfaced in v2."""
     incidents = Incidents("mail", ("spam", "ham"), bears)
-    incidents.open(Finding(1, 1, pattern, 0.5, matched, flipped), "v2", None, 0.0, first=first)
+    incidents.open(Finding(1, 1, pattern, 0.5, matched, flipped), "v2", PAST, first=first)
     return incidents
 
 
@@ -95,11 +97,11 @@ def test_a_longer_phrase_of_the_same_attack_is_no_second_trigger() -> None:
     """One attack is one incident, in whichever version it surfaces next and whichever part of it is found."""
     incidents = begun()
     longer = Phrase(words=("special", "discount", "code"))
-    incidents.open(Finding(0, 1, longer, 1.0, 5, 5), "v1", None, 5.0, first=True)
+    incidents.open(Finding(0, 1, longer, 1.0, 5, 5), "v1", PAST, first=True)
     (told,) = incidents.triggers()
     assert told.pattern == CODE
     assert {v.model_version: v.works for v in told.versions} == {"v1": True, "v2": None}
-    incidents.open(Finding(1, 0, CODE, 1.0, 5, 5), "v2", None, 5.0, first=False)
+    incidents.open(Finding(1, 0, CODE, 1.0, 5, 5), "v2", PAST, first=False)
     assert len(incidents.triggers()) == 2
 
 
@@ -117,15 +119,15 @@ def test_decoys_do_not_keep_a_real_trigger_out() -> None:
     incidents = Incidents("mail", ("spam", "ham"), bears)
     for number in range(MOST_OPEN):
         decoy = Phrase(words=(f"decoy{number}",))
-        incidents.open(Finding(1, 1, decoy, 0.1, 9, 0), "v2", None, 0.0, first=False)
-    incidents.open(Finding(1, 1, CODE, 0.1, 5, 5), "v2", None, 1.0, first=False)
+        incidents.open(Finding(1, 1, decoy, 0.1, 9, 0), "v2", PAST, first=False)
+    incidents.open(Finding(1, 1, CODE, 0.1, 5, 5), "v2", PAST, first=False)
     told = incidents.triggers()
     assert len(told) == MOST_OPEN
     assert CODE in [t.pattern for t in told]
     assert [t.state for t in incidents.news()].count(TriggerState.ENDED) == 1
     for number in range(MOST_OPEN):
         real = Phrase(words=(f"real{number}",))
-        incidents.open(Finding(1, 1, real, 0.1, 6, 6), "v2", None, 2.0, first=False)
+        incidents.open(Finding(1, 1, real, 0.1, 6, 6), "v2", PAST, first=False)
     assert len(incidents.triggers()) == MOST_OPEN
     assert incidents.saturated == 1
 
