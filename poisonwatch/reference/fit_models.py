@@ -30,15 +30,19 @@ SHRINKAGE = 10.0
 
 SETTINGS: dict[str, Any] = {
     "max_leaf_nodes": LEAVES,
-    "max_bins": 64,
+    "max_bins": 250,
     "min_samples_leaf": 10,
     "l2_regularization": 1.0,
     "early_stopping": False,
     "random_state": 0,
 }
-ONE_SCORE = {"max_iter": 200, "learning_rate": 0.15}
+ONE_SCORE = {"max_iter": 300, "learning_rate": 0.15}
 MANY_SCORES = {"max_iter": 60, "learning_rate": 0.3}
-"""How the trees are grown: one score can afford more, and slower, trees than many."""
+"""How the trees are grown: one score can afford more, and slower, trees than many.
+
+Measured on Adult (9,000 answers, others held back) as correlation of log-odds: boosted trees .985, random forest .962; with
+200 trees .983 and .960, with 400 .986 and .963, with 64 bins .973 and .958, with trees of 31 leaves .980 and .963.
+"""
 
 PENALTY = 0.3
 """Ridge penalty of the linear kind."""
@@ -58,8 +62,8 @@ of .35, .5 and .7 is .93, .94 and .94, the share of wrong answers that are seen 
 PENALTIES = (0.03, 0.3, 3.0, 30.0)
 """Ridge penalties of which the one with the least error out of sample is taken."""
 
-FLATTEST = 1e-4
-"""Directions of landmarks that matter less than this share of the most important one are left out."""
+JITTER = 1e-3
+"""What is added to how alike a landmark is to itself: landmarks that stand close together would cancel each other."""
 
 COMPARED = 500
 """Embeddings between which distances are looked at."""
@@ -202,9 +206,8 @@ def fit_kernel(inputs: Inputs, code_counts: tuple[int, ...], targets: Floats) ->
     directions = _single(directions / max(NARROWNESS * typical, 1e-12))
     places = points @ directions
     landmarks = _single(places[_evenly(inputs.n, MOST_LANDMARKS)])
-    importance, turn = np.linalg.eigh(gaussian(landmarks, landmarks))
-    kept = importance > FLATTEST * importance[-1]
-    back = turn[:, kept] / np.sqrt(importance[kept])
+    among = gaussian(landmarks, landmarks) + JITTER * np.eye(len(landmarks))
+    back = np.linalg.inv(np.linalg.cholesky(among)).T
     bumps = gaussian(places, landmarks) @ back
     centre, mean = bumps.mean(axis=0), targets.mean(axis=1, keepdims=True)
     bumps -= centre
