@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import http.client
 import json
+import math
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -17,13 +18,17 @@ from prometheus_client.parser import text_string_to_metric_families as text_fami
 from poisonwatch.errors import ConfigError
 from poisonwatch.server.app import STALE
 from poisonwatch.server.thread import Server
-from poisonwatch.sinks.prometheus import CATALOGUE
+from poisonwatch.sinks.journal import trigger_entry
+from poisonwatch.sinks.prometheus import CATALOGUE, MINED
 from poisonwatch.sinks.snapshot import Published
 from tests.server.snapshots import demo, fresh, served, small, together
 from tests.streams import predictions
+from tests.triggers import trigger
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from poisonwatch.types import Trigger
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -119,7 +124,7 @@ def test_stale() -> None:
     old = time.time() - STALE - 5
     with served(Published(dataclasses.replace(demo(), time=old))) as url:
         assert ask(url, "/-/healthy")[0] == 503
-        for path in ("/v1/decisions", "/v1/models/sms-spam/versions/v1/decision"):
+        for path in ("/v1/decisions", "/v1/triggers", "/v1/models/sms-spam/versions/v1/decision"):
             status, found = told(url, path)
             assert status == 503
             assert "the loop does not turn" in found["error"]
@@ -128,6 +133,55 @@ def test_stale() -> None:
         assert status == 200
         families = {family.name: family for family in text_families(body.decode())}
         assert families["poisonwatch_heartbeat_timestamp_seconds"].samples[0].value == pytest.approx(old)
+
+
+def with_triggers(*triggers: Trigger) -> Published:
+    """The demo's end as if these triggers were open."""
+    (model,) = demo().models
+    return fresh(dataclasses.replace(demo(), models=(dataclasses.replace(model, triggers=triggers),)))
+
+
+def test_triggers() -> None:
+    """Every open trigger is told with the fields of the journal, its pattern as an object that can be looked for."""
+    with served(with_triggers(trigger(), trigger(trigger="f" * 16, log_e=-math.inf))) as url:
+        status, found = told(url, "/v1/triggers")
+        page = ask(url, "/")[2].decode()
+    assert status == 200
+    assert [one["trigger"] for one in found] == ["0123456789abcdef", "f" * 16]
+    assert found[0]["pattern"] == {"type": "phrase", "words": ["special", "discount", "code", "xyz"]}
+    assert found[0]["first_seen"] == "2026-01-05T09:55:00.250Z"
+    assert {key: value for key, value in found[0].items() if key != "pattern"}.items() <= trigger_entry(
+        trigger()
+    ).items()
+    assert "<h2>Triggers</h2>" in page
+    assert (
+        "sms-spam v2 answers &#x27;ham&#x27; where the text has &#x27;special discount code xyz&#x27;: 14 of 15" in page
+    )
+    assert 'href="/v1/triggers"' in page
+
+
+def test_no_triggers() -> None:
+    """Without a trigger the list is empty and the page says nothing of it; where none can be seen, the page says so."""
+    with served(with_triggers()) as url:
+        assert told(url, "/v1/triggers") == (200, [])
+        assert b"Triggers" not in ask(url, "/")[2]
+    (model,) = demo().models
+    blind = dataclasses.replace(model, triggers=(), blind={MINED: "there is <nothing> to learn"})
+    with served(fresh(dataclasses.replace(demo(), models=(blind,)))) as url:
+        page = ask(url, "/")[2].decode()
+    assert "Trigger mining is blind for sms-spam: there is &lt;nothing&gt; to learn." in page
+    with served(Published()) as url:
+        assert told(url, "/v1/triggers") == (200, [])
+
+
+def test_hostile_triggers() -> None:
+    """Patterns and classes come from a log: they do not become markup on the status page."""
+    hostile = trigger(text=f"'{HOSTILE}'", label=HOSTILE, model_version=HOSTILE)
+    with served(with_triggers(hostile)) as url:
+        page = ask(url, "/")[2].decode()
+        assert told(url, "/v1/triggers")[1][0]["label"] == HOSTILE
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
 
 
 HOSTILE = '<script>alert("x")</script>&\\"'

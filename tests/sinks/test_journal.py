@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.errors import JournalError, StateError
-from poisonwatch.sinks.journal import FIRST, Journal, accusation_entry, alert_entry, decision_entry, read, rfc3339
+from poisonwatch.sinks.journal import (
+    FIRST,
+    Journal,
+    accusation_entry,
+    alert_entry,
+    decision_entry,
+    read,
+    rfc3339,
+    trigger_entry,
+)
 from poisonwatch.sinks.lock import Lock
-from poisonwatch.types import Accusation, Action, Alert, AlertState, Cause, Decision, Reason, Severity, Subject
+from poisonwatch.types import (
+    Accusation,
+    Action,
+    Alert,
+    AlertState,
+    Cause,
+    Cell,
+    Decision,
+    Item,
+    Patch,
+    Pattern,
+    Reason,
+    Severity,
+    Subject,
+    TriggerState,
+    Values,
+)
 from tests.streams import START
+from tests.triggers import PHRASE, insertion, trigger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -328,6 +356,80 @@ def test_said_again_after_a_restart(tmp_path: Path, position: int) -> None:
         ("start", None),
         ("alert", 3),
         ("decision", None),
+    ]
+
+
+def test_trigger(tmp_path: Path) -> None:
+    """A trigger is told with all its fields: times as people read them, the pattern as a tagged object, and a sentence."""
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.append(START + 9000, trigger_entry(trigger(tests=(insertion("v2", TriggerState.CONFIRMED),))))
+    journal.close()
+    (entry,) = read(path)
+    assert {"trigger", "state", "text", "label", "log_e", "contrast", "predictions", "examples"} <= set(entry)
+    assert (entry["kind"], entry["model"], entry["model_version"]) == ("trigger", "sms-spam", "v2")
+    assert (entry["first_seen"], entry["last_seen"]) == ("2026-01-05T09:55:00.250Z", "2026-01-05T10:13:20.500Z")
+    assert entry["pattern"] == {"type": "phrase", "words": ["special", "discount", "code", "xyz"]}
+    assert entry["versions"][1] == {"model_version": "v2", "matched": 16, "answered": 15, "flipped": 14, "works": True}
+    assert entry["sources"] == [["client-7", 9], ["client-é", 6]]
+    assert entry["tests"][0]["verdict"] == "confirmed"
+    assert entry["log_e"] == 0.666667
+    assert entry["summary"].startswith("sms-spam v2 answers 'ham' where the text has 'special discount code xyz': ")
+    assert entry["summary"].endswith(
+        "Confirmed by insertion: 18 of 20 verified inputs got the class with it, 0 of 20 with something else in its place."
+    )
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        PHRASE,
+        Values(items=(Item(feature="features.x", low=1 / 3, high=0.1 + 0.2), Item(feature="features.y", value="a"))),
+        Values(items=(Item(feature="features.x"),)),
+        Patch(
+            row=1, column=2, height=1, width=2, image_height=8, image_width=8, pixels=(1 / 3, 1e-9), tolerance=0.1 + 0.2
+        ),
+        Cell(table=1, signs=5, thresholds=(1 / 3, -1e-9)),
+    ],
+)
+def test_patterns_are_told_to_the_last_bit(tmp_path: Path, pattern: Pattern) -> None:
+    """Whoever looks for a pattern of the journal looks for the very pattern that was found."""
+    journal = Journal(tmp_path / "journal")
+    journal.append(START, trigger_entry(trigger(pattern=pattern)))
+    journal.close()
+    (entry,) = read(tmp_path / "journal")
+    assert msgspec.convert(entry["pattern"], Pattern) == pattern
+
+
+def test_no_number_that_json_has_not(tmp_path: Path) -> None:
+    """Open ends of an interval and evidence of nothing are null: every reader of JSON reads the journal."""
+    odd = trigger(pattern=Values(items=(Item(feature="x", low=-math.inf, high=1.0),)), log_e=-math.inf)
+    journal = Journal(tmp_path / "journal")
+    journal.append(START, trigger_entry(odd))
+    journal.close()
+    (entry,) = read(tmp_path / "journal")
+    assert b"Infinity" not in (tmp_path / "journal").read_bytes()
+    assert entry["log_e"] is None
+    assert msgspec.convert(entry["pattern"], Pattern) == Values(items=(Item(feature="x", high=1.0),))
+
+
+def test_a_trigger_is_not_told_twice_after_a_crash(tmp_path: Path) -> None:
+    """Read again after the checkpoint, the same trigger is not written again; one with another count is."""
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.append(START, {"kind": "start"})
+    position = journal.position()
+    journal.append(START + 1, trigger_entry(trigger()))
+    journal.close()
+    again = Journal(path)
+    again.resume(*position)
+    again.append(START + 1, trigger_entry(trigger()))
+    again.append(START + 2, trigger_entry(trigger(predictions=30)))
+    again.close()
+    assert [(e["kind"], e.get("predictions")) for e in read(path)] == [
+        ("start", None),
+        ("trigger", 15),
+        ("trigger", 30),
     ]
 
 

@@ -21,12 +21,13 @@ from poisonwatch.config import LimitsConfig
 from poisonwatch.formats.infer import MOST_CLASSES
 from poisonwatch.profile.indicators import FLIPPED, OUTCOME
 from poisonwatch.reference.file import save
-from poisonwatch.sinks.prometheus import CATALOGUE, MOST_DISTANT, registry_of
-from poisonwatch.sinks.snapshot import Published
-from poisonwatch.types import OTHER_VERSIONS
+from poisonwatch.sinks.prometheus import CATALOGUE, MINED, MOST_DISTANT, registry_of
+from poisonwatch.sinks.snapshot import MiningSnapshot, Published
+from poisonwatch.types import OTHER_VERSIONS, Phrase, TriggerState
 from tests.server.snapshots import demo, small, snapshot_of, together
 from tests.streams import START, batch, merged, predictions, rich_predictions, rich_reference, write
 from tests.system.programs import promtool_check
+from tests.triggers import trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -319,8 +320,60 @@ def test_reference_that_its_first_labels_refute(tmp_path: Path) -> None:
     assert one(snapshot, "poisonwatch_reference_unfit") == 1
 
 
+def mined() -> Snapshot:
+    """The demo's end as if two triggers were open in v2 and one in a version that is gone, found with hostile text in them."""
+    (model,) = demo().models
+    hostile = trigger(text='"} 1\n# HELP', pattern=Phrase(words=("x" * 1000,)), model_version="v\n9", label="\u202e")
+    return dataclasses.replace(
+        demo(),
+        models=(
+            dataclasses.replace(
+                model,
+                triggers=(trigger(), trigger(state=TriggerState.CONFIRMED), hostile),
+                blind={MINED: "the surrogate could not learn what the model answers to"},
+                mining=MiningSnapshot(
+                    triggered={"v2": 21},
+                    saturated=True,
+                    probes={"answered": 57, "timeout": 3},
+                    golden={"v1": 0.985, "v2": 0.93},
+                ),
+            ),
+        ),
+    )
+
+
+def test_triggers_are_counted_and_never_named() -> None:
+    """Triggers by version and state, all states from the start; nothing of a pattern, a class or a source gets into a label."""
+    assert_sound(mined())
+    shown = {(s.labels["model_version"], s.labels["state"]): s.value for s in samples(mined(), "poisonwatch_triggers")}
+    states = {"surfaced", "convicted", "confirmed", "refuted"}
+    assert set(shown) == {(version, state) for version in ("v1", "v2", "v\n9") for state in states}
+    found = {key: value for key, value in shown.items() if value}
+    assert found == {("v2", "convicted"): 1, ("v2", "confirmed"): 1, ("v\n9", "convicted"): 1}
+    page = generate_latest(registry_of(Published(mined()))).decode()
+    for text in ("special", "client-7", "p1-17", "x" * 50, "0123456789abcdef"):
+        assert text not in page
+    triggered = {s.labels["model_version"]: s.value for s in samples(mined(), "poisonwatch_triggered_predictions")}
+    assert triggered == {"v1": 0, "v2": 21, "v\n9": 0}
+
+
+def test_how_the_miner_and_the_probes_do() -> None:
+    """Blind and saturated are 0 or 1 of every model; probes by outcome; the accuracy on verified inputs by version."""
+    for snapshot, value in ((demo(), 0), (mined(), 1)):
+        assert one(snapshot, "poisonwatch_trigger_mining_blind") == value
+        assert one(snapshot, "poisonwatch_trigger_mining_saturated") == value
+    assert {s.labels["outcome"]: s.value for s in samples(demo(), "poisonwatch_probes")} == {"answered": 0}
+    assert {s.labels["outcome"]: s.value for s in samples(mined(), "poisonwatch_probes")} == {
+        "answered": 57,
+        "timeout": 3,
+    }
+    assert samples(demo(), "poisonwatch_golden_accuracy_ratio") == []
+    accuracy = {s.labels["model_version"]: s.value for s in samples(mined(), "poisonwatch_golden_accuracy_ratio")}
+    assert accuracy == {"v1": 0.985, "v2": 0.93}
+
+
 @pytest.mark.system
 def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
     """The page with every family filled passes `promtool check metrics`."""
-    snapshot = together(labelled_story()[0], small(tmp_path, predictions(300)))
+    snapshot = together(labelled_story()[0], small(tmp_path, predictions(300)), mined())
     assert promtool_check(generate_latest(registry_of(Published(snapshot))).decode()) == (0, "")
