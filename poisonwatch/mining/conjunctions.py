@@ -7,16 +7,16 @@ in does not count for it. It is that of Shiryaev and Roberts in batches: a block
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import pdtrc
 
+from poisonwatch.mining.candidates import HORIZON, STAKES, Candidate, Plan, planned
 from poisonwatch.mining.grid import find_patch
 from poisonwatch.mining.items import FEATURE_ITEM, SIGN_ITEM, Condition
 from poisonwatch.mining.patterns import bears
-from poisonwatch.mining.promotion import COMMON, FEWEST, LONGEST, gains, search, sharpened, tabulate
+from poisonwatch.mining.promotion import COMMON, FEWEST, backdrop, gains, meant, search, tabulate
 from poisonwatch.mining.records import Finding
 from poisonwatch.profile.words import fingerprints
 from poisonwatch.types import Values
@@ -51,9 +51,6 @@ LEAST_GAIN = 4.0
 LARGEST_START = 1e-6
 """Start mass of one occurrence at most."""
 
-STAKES = np.array([0.285, 0.57, 0.855])
-"""Rates that are bet on: so far of the way from the null to one."""
-
 EVIDENT = 1e-4
 """A candidate with so much evidence, where 1 surfaces it, keeps its place whatever comes."""
 
@@ -68,14 +65,6 @@ MOST_GROUPS = 1024
 LARGEST = 1e6
 """Evidence grows no further: what waits to be told must be able to lose it."""
 
-BY_CHANCE = 1e-3
-HORIZON = 10_000.0
-"""A pattern is told when it comes more often than the reference allows, but for this probability, in about so many records.
-
-Who attacks brings a trigger along. Of what honest predictions are made of some is flipped nearly always: a rare value that the
-model learned by heart and the surrogate did not see. It comes as often as ever.
-"""
-
 
 @dataclass(slots=True)
 class _Group:
@@ -89,66 +78,14 @@ class _Group:
     since: int = 0
 
 
-class _Plan(NamedTuple):
-    """How to find the bearers of the candidates of one version and class.
-
-    `rows` (m,) of the candidates; `columns` (k,) to be made; the j distinct conditions as places in the columns, codes and
-    numbers (NaN for none); `parts` (m, 3) of each candidate, j for none.
-    """
-
-    rows: Ints
-    columns: Ints
-    place: Ints
-    code: Ints
-    value: Floats
-    parts: Ints
-
-
-@dataclass(slots=True, eq=False)
-class _Candidate:
-    """A conjunction under test.
-
-    `bound` (2,) is its own in the reference, and `usual` the share of records that bear it there; `lately` are its occurrences and
-    all records of the version, of about the last `HORIZON`; `mass` (2, stakes) the e-processes; of `matched` occurrences `hits` (2,) were
-    surprising and flipped; `sources` counts occurrences of the day by slot.
-    """
-
-    version: int
-    label: int
-    conditions: tuple[Condition, ...]
-    bound: Floats
-    usual: float
-    mass: Floats
-    hits: Ints
-    lately: Floats
-    matched: int = 0
-    sources: dict[int, int] = field(default_factory=dict)
-
-    @property
-    def evidence(self) -> float:
-        """Evidence that its records are odd too often, 1 being where it may be told."""
-        return float(self.mass.mean())
-
-    @property
-    def worth(self) -> float:
-        """Its evidence while it comes more often than in the reference."""
-        return self.evidence if self.lately[0] > self.usual * self.lately[1] else 0.0
-
-    @property
-    def frequent(self) -> bool:
-        """Whether it comes more often than in the reference."""
-        came, met = self.lately.tolist()
-        return bool(came > 0 and pdtrc(came - 1, met * self.usual) < BY_CHANCE)
-
-
 class Conjunctions:
     """The engine for everything but text; `items` says what records are made of."""
 
     def __init__(self, items: Items) -> None:
         self._items = items
         self._groups: dict[tuple[int, int], _Group] = {}
-        self._candidates: list[_Candidate] = []
-        self._plans: dict[tuple[int, int], _Plan] = {}
+        self._candidates: list[Candidate] = []
+        self._plans: dict[tuple[int, int], Plan] = {}
         self._now = 0
         self._blocks = 0
         self._day = -np.inf
@@ -196,7 +133,7 @@ class Conjunctions:
             oldest = min(self._groups, key=lambda group: self._groups[group].last)
             del self._groups[oldest]
 
-    def _test(self, records: Records, tested: list[tuple[_Plan, Ints]], mass: float) -> None:
+    def _test(self, records: Records, tested: list[tuple[Plan, Ints]], mass: float) -> None:
         """Move the e-processes of all candidates whose version and class are in the block."""
         n = np.zeros(len(self._candidates), np.int64)
         hits = np.zeros((len(self._candidates), 2), np.int64)
@@ -224,7 +161,7 @@ class Conjunctions:
             candidate.hits += hits[row]
             candidate.lately[0] += n[row]
 
-    def _bearing(self, plan: _Plan, records: Records) -> Bools:
+    def _bearing(self, plan: Plan, records: Records) -> Bools:
         """Which records bear each candidate of a plan: (m, n)."""
         codes = self._items.columns(records, plan.columns)
         meets = np.ones((plan.place.size + 1, records.time.size), np.bool_)
@@ -258,7 +195,7 @@ class Conjunctions:
     def surfaced(self, suspects: Suspects, known: Sequence[Known]) -> list[Finding]:
         """What crossed since the last call, explained away; then candidates are promoted, to be tested from the next block on."""
         found: list[Finding] = []
-        crossed = [candidate for candidate in self._candidates if candidate.evidence >= 1 and candidate.frequent]
+        crossed = [candidate for candidate in self._candidates if candidate.ripe]
         for group in sorted({(candidate.version, candidate.label) for candidate in crossed}):
             mine = [candidate for candidate in crossed if (candidate.version, candidate.label) == group]
             found += self._told(group, mine, suspects, known)
@@ -274,7 +211,7 @@ class Conjunctions:
         return found
 
     def _told(
-        self, group: tuple[int, int], crossed: list[_Candidate], suspects: Suspects, known: Sequence[Known]
+        self, group: tuple[int, int], crossed: list[Candidate], suspects: Suspects, known: Sequence[Known]
     ) -> list[Finding]:
         """One finding for each attack that the crossed candidates of a version and class come from."""
         version, label = group
@@ -283,40 +220,49 @@ class Conjunctions:
             return []
         unexplained = self._unexplained(group, suspicious, known)
         found: list[Finding] = []
+        borne = {id(candidate): self._meets(candidate.conditions, suspicious) for candidate in crossed}
         # The purest first: those that hold half of the trigger are explained by it.
-        for candidate in sorted(crossed, key=lambda c: (-(c.hits.max() + 0.5) / (c.matched + 1.0), -c.matched)):
-            mark = int(candidate.mass.mean(axis=1).argmax())
-            odd = suspicious.flipped if mark else suspicious.surprising
-            borne = odd & self._meets(candidate.conditions, suspicious)
-            open_ = borne & unexplained
-            if open_.sum() < FEWEST or 2 * open_.sum() < borne.sum():
+        for candidate in sorted(crossed, key=lambda c: (-c.purity, -c.matched)):
+            odd = suspicious.flipped if candidate.mark else suspicious.surprising
+            own = odd & borne[id(candidate)]
+            triggered = own & unexplained
+            if triggered.sum() < FEWEST or 2 * triggered.sum() < own.sum():
                 continue
-            pattern = self._named(group, candidate, suspicious.select(odd & unexplained), usual, mark)
+            for other in crossed:
+                also = odd & unexplained & borne[id(other)]
+                same = other.kind(self._items) == candidate.kind(self._items)
+                if same and 2 * (also & own).sum() > also.sum() and other.purity >= 0.5 * candidate.purity:
+                    triggered |= also
+            asked = odd & unexplained
+            pattern = self._named(candidate, suspicious.select(asked), triggered[asked], usual)
             if pattern is None:
                 continue
-            unexplained &= ~bears(pattern, suspicious, self._items.schema, suspicious.words)
+            unexplained &= ~(bears(pattern, suspicious, self._items.schema, suspicious.words) | triggered)
             log_e = float(np.log(candidate.evidence))
             found.append(Finding(version, label, pattern, log_e, candidate.matched, int(candidate.hits[1])))
         return found
 
-    def _named(
-        self, group: tuple[int, int], candidate: _Candidate, odd: Records, usual: Records, mark: int
-    ) -> Pattern | None:
-        """What the odd predictions that bear a candidate have in common."""
-        kind = int(self._items.kinds[candidate.conditions[0].column])
+    def _named(self, candidate: Candidate, odd: Records, triggered: Bools, usual: Records) -> Pattern | None:
+        """What the triggered (n,) among odd predictions have in common, with a candidate that they bear."""
+        kind = candidate.kind(self._items)
         if kind == SIGN_ITEM:
             return self._items.cell(candidate.conditions[0])
-        met, null = self._met(group, odd), float(self._groups[group].null[mark])
-        table = tabulate(self._items, kind, odd, usual, met, null, candidate.conditions)
-        start = [table.conditions.index(condition) for condition in candidate.conditions]
-        meant = tuple(table.conditions[k] for k in sharpened(table, start))
         if kind == FEATURE_ITEM:
-            borne = odd.select(self._meets(meant, odd))
-            return Values(items=tuple(self._items.item(self._exactly(c, borne, usual)) for c in meant))
-        cells = [self._items.image_cell(condition) for condition in meant]
-        borne = odd.select(self._meets(meant, odd))
+            group = (candidate.version, candidate.label)
+            null = float(self._groups[group].null[candidate.mark])
+            table = tabulate(self._items, kind, odd, usual, self._met(group, odd), null, candidate.conditions)
+            shared = meant(table, backdrop(self._items, table.conditions), triggered)
+            conditions = tuple(table.conditions[k] for k in shared) or candidate.conditions
+            bearers = odd.select(self._meets(conditions, odd))
+            return Values(
+                items=tuple(
+                    self._items.item(self._exactly(c, bearers, usual))
+                    for c in sorted(conditions, key=lambda c: c.column)
+                )
+            )
+        cells = [self._items.image_cell(condition) for condition in candidate.conditions]
         assert self._items.grid is not None  # noqa: S101 - there are no cells without
-        return find_patch(self._items.grid, borne.embeddings, usual.embeddings, cells)
+        return find_patch(self._items.grid, odd.embeddings[:, triggered], usual.embeddings, cells)
 
     def _exactly(self, condition: Condition, triggered: Records, usual: Records) -> Condition:
         """The condition, as one number where the triggered predictions share it and it is the trigger's own, or all of its bin."""
@@ -424,7 +370,7 @@ class Conjunctions:
             # Of equal worth the one goes that had most time: the list is in the order of promotion.
             self._candidates.remove(min(weak, key=lambda candidate: candidate.worth))
         self._candidates.append(
-            _Candidate(
+            Candidate(
                 *group,
                 conditions,
                 self._items.bound(conditions, group[1]),
@@ -442,12 +388,12 @@ class Conjunctions:
         for row, candidate in enumerate(self._candidates):
             rows.setdefault((candidate.version, candidate.label), []).append(row)
         self._plans = {
-            group: _planned(mine, [self._candidates[row].conditions for row in mine]) for group, mine in rows.items()
+            group: planned(mine, [self._candidates[row].conditions for row in mine]) for group, mine in rows.items()
         }
 
     def _meets(self, conditions: tuple[Condition, ...], records: Records) -> Bools:
         """Which records (n,) meet all the conditions."""
-        return np.asarray(self._bearing(_planned([0], [conditions]), records)[0])
+        return np.asarray(self._bearing(planned([0], [conditions]), records)[0])
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
@@ -478,7 +424,7 @@ class Conjunctions:
             for version, label, seen, first, last, waiting, since, *null in state["groups"]
         }
         self._candidates = [
-            _Candidate(
+            Candidate(
                 version,
                 label,
                 tuple(Condition(*condition) for condition in conditions),
@@ -493,21 +439,3 @@ class Conjunctions:
             for row, (version, label, matched, usual, conditions, sources) in enumerate(state["candidates"])
         ]
         self._plan()
-
-
-def _planned(rows: list[int], conjunctions: list[tuple[Condition, ...]]) -> _Plan:
-    """How to find the bearers of conjunctions; `rows` are their candidates'."""
-    distinct = list(dict.fromkeys(condition for conditions in conjunctions for condition in conditions))
-    number = {condition: place for place, condition in enumerate(distinct)}
-    columns = np.unique([condition.column for condition in distinct])
-    parts = np.full((len(rows), LONGEST), len(distinct))
-    for row, conditions in enumerate(conjunctions):
-        parts[row, : len(conditions)] = [number[condition] for condition in conditions]
-    return _Plan(
-        np.array(rows),
-        columns,
-        np.searchsorted(columns, [condition.column for condition in distinct]),
-        np.array([condition.code for condition in distinct]),
-        np.array([np.nan if condition.value is None else condition.value for condition in distinct]),
-        parts,
-    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy.special import pdtrc
 
 from poisonwatch.mining.items import FEATURE_ITEM, Condition
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from poisonwatch.mining.items import Items
     from poisonwatch.mining.records import Records
-    from poisonwatch.types import Floats, Ints
+    from poisonwatch.types import Bools, Floats, Ints
 
 FEWEST = 3
 """Odd predictions that must share a conjunction."""
@@ -37,12 +38,15 @@ MOST_EXACT = 3
 COMMON = 0.5
 """A number that this share of its bin has is no item of its own."""
 
-WITHOUT_LOSS = 0.9
-"""A condition is left out when without it this share of the gain remains."""
-
 OF_TRIGGERED = 0.9
 BY_CHANCE = 1e-3
-"""A condition is added when this share of the triggered has it, which among usual ones would happen with this probability at most."""
+"""A condition belongs to a trigger when this share of the triggered meet it, by chance with this probability at most."""
+
+ENOUGH = 10
+"""Records of the reference from which it is told how usual a condition is."""
+
+RARELY = 0.01
+"""Others are taken as triggered, too, when so many odd ones would be met with this probability at most."""
 
 
 class Table(NamedTuple):
@@ -158,71 +162,53 @@ def gains(table: Table, odd: NDArray[np.floating], usual: NDArray[np.floating], 
     return np.where((h > p) & (many > 0), worth, 0.0)
 
 
-def bearers(has: NDArray[np.float32], which: Sequence[int]) -> NDArray[np.float32]:
-    """How far each prediction (n,) bears a conjunction, of `has` (n, I)."""
-    return np.asarray(has[:, list(which)].prod(axis=1))
+def meant(table: Table, background: NDArray[np.float32], triggered: Bools) -> tuple[int, ...]:
+    """The conditions that make the trigger of the `triggered` (h,) among the odd predictions, three at most, as indices.
 
-
-def gain_of(table: Table, which: Sequence[int]) -> float:
-    """What a conjunction would have gained."""
-    odd, usual = bearers(table.odd, which).sum(), bearers(table.usual, which).sum()
-    return float(gains(table, np.array([odd]), np.array([usual]))[0])
-
-
-def sharpened(table: Table, start: Sequence[int]) -> tuple[int, ...]:
-    """The conjunction that is meant where `start` is met: no condition too many, none too few, three at most.
-
-    From the start a condition is added, dropped or exchanged as long as the gain grows. Then what the rest explains is left out, and
-    what nearly all the odd bearers have, far more often than by chance, is added: the gain cannot tell whether a condition
-    is part of a rare trigger when the usual ones have none of it anyway.
+    What nearly all of them share and that is no chance among the records of all classes `background` (m, I), of which the carriers are
+    taken: the least likely condition first, then the least likely given those before it, for a number of years of education is
+    implied by the school. A condition may be shared only because the triggered were found by it: where others
+    meet the rest and are odd more often than benign ones, they belong to the triggered too, and it is asked anew.
     """
-    column = np.array([condition.column for condition in table.conditions])
-    current, gain = tuple(start), gain_of(table, start)
+    columns = np.array([condition.column for condition in table.conditions])
+    triggered = triggered.copy()
     while True:
-        best, found = gain * (1 + 1e-9), current
-        for base in {current, *(tuple(k for k in current if k != gone) for gone in current)} - {()}:
-            options = [base] if base != current else []
-            if len(base) < LONGEST:
-                options += [
-                    tuple(sorted((*base, k))) for k in range(column.size) if column[k] not in column[list(base)]
-                ]
-            value = _gains_of(table, options)
-            if value.size and value.max() > best:
-                best, found = float(value.max()), options[int(np.argmax(value))]
-        if found == current:
-            break
-        current, gain = found, best
-    while len(current) > 1:
-        shorter = [tuple(k for k in current if k != gone) for gone in current]
-        value = _gains_of(table, shorter)
-        if value.max() < WITHOUT_LOSS * gain:
-            break
-        current = shorter[int(np.argmax(value))]
-    return _completed(table, current, column)
+        found = _shared(table, background, triggered, columns)
+        before = int(triggered.sum())
+        for gone in found if len(found) > 1 else ():
+            rest = [k for k in found if k != gone]
+            others = table.odd[:, rest].all(axis=1) & (table.odd[:, gone] == 0)
+            usual = table.usual[:, rest].all(axis=1) & (table.usual[:, gone] == 0)
+            expected = table.null * table.met * (usual.sum() + 1.0) / (len(usual) + 1.0)
+            if others.sum() >= 2 and pdtrc(float(others.sum() - 1), expected) < RARELY:
+                triggered |= others
+        if int(triggered.sum()) == before:
+            return found
 
 
-def _gains_of(table: Table, options: list[tuple[int, ...]]) -> Floats:
-    counted = [(bearers(table.odd, which).sum(), bearers(table.usual, which).sum()) for which in options]
-    many = np.array(counted, np.float64).reshape(-1, 2)
-    return gains(table, many[:, 0], many[:, 1])
-
-
-def _completed(table: Table, current: tuple[int, ...], column: Ints) -> tuple[int, ...]:
-    """With the conditions that nearly all odd bearers have and that cannot be chance."""
-    while len(current) < LONGEST:
-        borne = bearers(table.odd, current) > 0
-        many = int(borne.sum())
-        share = table.odd[borne].mean(axis=0) if many else np.zeros(column.size)
-        # How usual a condition is, of all and of those that meet any condition that is there already: a number of years of
-        # education is implied by the school.
-        usual = (table.usual.sum(axis=0) + 1.0) / (len(table.usual) + 1.0)
-        for k in current:
-            weight = table.usual[:, k]
-            usual = np.maximum(usual, (weight @ table.usual + 1.0) / (weight.sum() + 1.0))
-        chance = many * np.log(np.minimum(usual, 1.0))
-        allowed = (share >= OF_TRIGGERED) & ~np.isin(column, column[list(current)])
-        allowed &= chance < np.log(BY_CHANCE / column.size)
+def _shared(table: Table, background: NDArray[np.float32], triggered: Bools, columns: Ints) -> tuple[int, ...]:
+    share = table.odd[triggered].mean(axis=0)
+    found: list[int] = []
+    given = np.ones(len(background), np.bool_)
+    usual = (background.sum(axis=0) + 1.0) / (len(background) + 1.0)
+    while len(found) < LONGEST:
+        chance = triggered.sum() * np.log(usual)
+        allowed = (
+            (share >= OF_TRIGGERED) & ~np.isin(columns, columns[found]) & (chance < np.log(BY_CHANCE / columns.size))
+        )
         if not allowed.any():
-            return current
-        current = tuple(sorted((*current, int(np.argmin(np.where(allowed, chance, np.inf))))))
-    return current
+            break
+        found.append(int(np.argmin(np.where(allowed, chance, np.inf))))
+        given &= background[:, found[-1]] > 0
+        if given.sum() >= ENOUGH:
+            usual = (background[given].sum(axis=0) + 1.0) / (given.sum() + 1.0)
+        else:
+            # Too few meet all of them: what is usual given any one.
+            of_one = background[:, found[-1]]
+            usual = np.maximum(usual, (of_one @ background + 1.0) / (of_one.sum() + 1.0))
+    return tuple(found)
+
+
+def backdrop(items: Items, conditions: Sequence[Condition]) -> NDArray[np.float32]:
+    """Whether the records of the reference, of all classes, meet each condition: (m, I), 0 or 1."""
+    return np.stack([items.meets_in_reference(condition) for condition in conditions], axis=1).astype(np.float32)
