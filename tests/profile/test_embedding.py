@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poisonwatch.profile.embedding import MOST_CLASSES, Centroids, CentroidsFile
+from poisonwatch.profile.embedding import FACTORS, MOST_CLASSES, WIDEST, Centroids, CentroidsFile, usable
 from poisonwatch.profile.packed import pack
 
 if TYPE_CHECKING:
@@ -26,6 +26,21 @@ def small_centroids(d: int = 4, seed: int = 0) -> Centroids:
     means = rng.normal(size=(3, d)).astype(np.float32).astype(np.float64)
     return Centroids(
         d, np.array([1, 2, 5]), np.array([40, 30, 30]), means, whitening, np.empty(0), np.array([1.0, 1.5, 2.0])
+    )
+
+
+def wide_centroids(seed: int = 0, width: int = WIDEST + 44) -> Centroids:
+    """Three classes of wide embeddings, whose factors take away less than all of the squared distance."""
+    rng = np.random.default_rng(seed)
+    factors = np.linalg.qr(rng.normal(size=(width, FACTORS)))[0] * 0.9
+    return Centroids(
+        width,
+        np.array([1, 2, 5]),
+        np.array([40, 30, 30]),
+        rng.normal(size=(3, width)).astype(np.float32).astype(np.float64),
+        factors.astype(np.float32).astype(np.float64),
+        rng.uniform(0.5, 2, width).astype(np.float32).astype(np.float64),
+        np.array([1.0, 1.5, 2.0]),
     )
 
 
@@ -65,12 +80,39 @@ def test_without_classes_everything_is_measured_against_the_one_centroid() -> No
     assert found.tolist() == three.distance(embeddings, np.full(20, 1, np.int32)).tolist()
 
 
-@given(st.lists(st.integers(0, 60), max_size=4))
-def test_distances_do_not_depend_on_the_chopping(cuts: list[int]) -> None:
+def test_wide_distances_are_those_of_an_obvious_loop() -> None:
+    """The squared distance in spreads without what each factor takes away, one record after the other."""
+    rng, centroids = np.random.default_rng(9), wide_centroids()
+    embeddings, codes = rng.normal(size=(centroids.width, 30)).astype(np.float32), np.tile([1, 2, 5], 10)
+    expected = []
+    for embedding, code in zip(embeddings.T.astype(np.float64), codes.tolist(), strict=True):
+        difference = (embedding - centroids.means[[1, 2, 5].index(code)]) / centroids.spread
+        taken = sum(float(difference @ factor) ** 2 for factor in centroids.whitening.T)
+        expected.append(np.sqrt((float(difference @ difference) - taken) / centroids.width))
+    np.testing.assert_allclose(centroids.distance(embeddings, codes.astype(np.int32)), expected, rtol=1e-6)
+
+
+def test_embeddings_that_are_there() -> None:
+    """Finite, and not all zero."""
+    embeddings = np.ones((2, 4), np.float32)
+    embeddings[:, 1], embeddings[0, 2], embeddings[1, 3] = 0.0, np.nan, 0.0
+    assert usable(embeddings).tolist() == [True, False, False, True]
+
+
+def test_what_is_beyond_the_limit_of_its_class() -> None:
+    """Strictly beyond, of the class that was predicted; a class without a centroid has no limit."""
+    codes = np.array([1, 1, 2, 5, 3, 9], np.int32)
+    found = small_centroids().surpassed(np.array([1.0, 1.1, 1.1, 2.1, 9.0, 9.0]), codes)
+    assert found.tolist() == [False, True, False, True, False, False]
+
+
+@pytest.mark.parametrize("centroids", [small_centroids(), wide_centroids()])
+@given(cuts=st.lists(st.integers(0, 60), max_size=4))
+def test_distances_do_not_depend_on_the_chopping(centroids: Centroids, cuts: list[int]) -> None:
     """The distances of a batch in pieces are those of the batch."""
     rng = np.random.default_rng(5)
-    embeddings, codes = rng.normal(size=(4, 60)).astype(np.float32), rng.integers(0, 6, 60).astype(np.int32)
-    centroids = small_centroids()
+    embeddings = rng.normal(size=(centroids.width, 60)).astype(np.float32)
+    codes = rng.integers(0, 6, 60).astype(np.int32)
     pieces = [
         centroids.distance(embeddings[:, start:end], codes[start:end])
         for start, end in pairwise([0, *sorted(cuts), 60])
@@ -86,13 +128,17 @@ def test_huge_embeddings_have_finite_distances() -> None:
     assert np.isfinite(sharp.distance(embeddings, np.array([1, 9], np.int32))).all()
 
 
-def test_centroids_survive_their_file() -> None:
+@pytest.mark.parametrize("centroids", [small_centroids(), wide_centroids()])
+def test_centroids_survive_their_file(centroids: Centroids) -> None:
     """Written as JSON and read again they give the same distances and the same bytes."""
-    content = msgspec.json.encode(small_centroids().file())
+    content = msgspec.json.encode(centroids.file())
     again = Centroids.read(msgspec.json.decode(content, type=CentroidsFile))
     assert msgspec.json.encode(again.file()) == content
-    embeddings, codes = np.random.default_rng(8).normal(size=(4, 9)).astype(np.float32), np.arange(9, dtype=np.int32)
-    assert again.distance(embeddings, codes).tolist() == small_centroids().distance(embeddings, codes).tolist()
+    codes = np.arange(9, dtype=np.int32)
+    embeddings = np.random.default_rng(8).normal(size=(centroids.width, 9)).astype(np.float32)
+    distances = centroids.distance(embeddings, codes)
+    assert again.distance(embeddings, codes).tolist() == distances.tolist()
+    assert again.surpassed(distances, codes).tolist() == centroids.surpassed(distances, codes).tolist()
 
 
 @pytest.mark.parametrize(
@@ -112,6 +158,8 @@ def test_centroids_survive_their_file() -> None:
         (lambda f: {"means": f.means[:-4]}, "means"),
         (lambda f: {"whitening": f.whitening + f.whitening}, "whitening"),
         (lambda _: {"whitening": pack(np.full((4, 4), np.inf), "f4")}, "finite"),
+        (lambda _: {"spread": pack(np.ones(4), "f4")}, "spread"),
+        (lambda f: {"limits": f.limits[:-4]}, "limits"),
     ],
 )
 def test_hostile_centroids_are_refused(change: Callable[[CentroidsFile], dict[str, Any]], complaint: str) -> None:
@@ -119,3 +167,10 @@ def test_hostile_centroids_are_refused(change: Callable[[CentroidsFile], dict[st
     file = small_centroids().file()
     with pytest.raises(ValueError, match=complaint):
         Centroids.read(msgspec.structs.replace(file, **change(file)))
+
+
+@pytest.mark.parametrize("spread", [np.ones(4), np.zeros(300)])
+def test_hostile_wide_centroids_are_refused(spread: Any) -> None:
+    """Spreads of another width, and those that would divide by zero."""
+    with pytest.raises(ValueError, match="spread"):
+        Centroids.read(msgspec.structs.replace(wide_centroids().file(), spread=pack(spread, "f4")))
