@@ -169,7 +169,8 @@ class App:
         for piece in pieces:
             if isinstance(piece, Batch):
                 watched = self.models[piece.model]
-                self._conclude(watched, watched.monitor.absorb(piece))
+                mine = piece if watched.probing is None else watched.probing.echoes.without(now, piece)
+                self._conclude(watched, watched.monitor.absorb(mine))
             else:
                 # A label names no model: it belongs to whichever knows its prediction.
                 for watched in self.models.values():
@@ -381,7 +382,9 @@ def _mining_snapshot(watched: Watched) -> MiningSnapshot:
     return MiningSnapshot(
         triggered=monitor.triggers.triggered,
         saturated=monitor.triggers.saturated > 0,
-        probes={} if probing is None else {"answered": probing.prober.answered, **probing.prober.failed},
+        probes={}
+        if probing is None
+        else {"answered": probing.prober.answered, "left_out_of_log": probing.echoes.met, **probing.prober.failed},
         golden={
             name: sum(view.right.values()) / sum(view.answered.values())
             for name, view in golden.items()

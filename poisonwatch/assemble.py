@@ -13,10 +13,16 @@ from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
 from poisonwatch.judge.budget import SHARES, period_of_model
 from poisonwatch.monitor.machine import Learned, Monitor
 from poisonwatch.monitor.settings import Settings
+from poisonwatch.probe.echoes import Echoes
+from poisonwatch.probe.endpoint import endpoint_of
+from poisonwatch.probe.golden_set import read as read_golden
+from poisonwatch.probe.prober import Prober
+from poisonwatch.probe.probing import Probing
 from poisonwatch.reference.build import build, load_or_build
 from poisonwatch.sinks.deadletter import DeadLetters
 from poisonwatch.sinks.journal import Journal
 from poisonwatch.sinks.lock import Lock
+from poisonwatch.sinks.redaction import key_of, redactor
 from poisonwatch.sources.file import FileSource
 from poisonwatch.sources.log import blocks
 from poisonwatch.sources.merge import Decoder, Lane, Merge
@@ -25,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from poisonwatch.config import Config
+    from poisonwatch.config import Config, ModelConfig
+    from poisonwatch.probe.golden_set import GoldenSet
     from poisonwatch.reference.audit import Signature
     from poisonwatch.reference.file import Reference
 
@@ -41,11 +48,20 @@ def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> App:
         StateError: when another agent writes to the same state.
     """
     references = references_of(config)
-    stable = {model.name: model.stable for model in config.models}
+    given = {model.name: model for model in config.models}
     models = {
-        name: watch(name, reference, config.detection, config.limits, len(references), stable[name])
+        name: watch(
+            name,
+            reference,
+            config.detection,
+            config.limits,
+            len(references),
+            given[name].stable,
+            confirms=given[name].endpoint is not None,
+        )
         for name, reference in references.items()
     }
+    golden = {name: golden_of(given[name], reference) for name, reference in references.items()}
     schemas = {name: reference.schema for name, reference in references.items()}
     sources = {str(source.path): FileSource(source.path, config.limits.line_bytes) for source in config.sources}
     lanes = [
@@ -67,6 +83,10 @@ def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> App:
         if lock is not None:
             lock.close()
         raise
+    for name, watched in models.items():
+        watched.probing = _probing(given[name], watched.reference, golden[name])
+        if given[name].redact:
+            watched.redacted = redactor(key_of(config.state.journal))
     return App(
         models,
         Merge(lanes, config.detection.window_seconds),
@@ -80,6 +100,23 @@ def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> App:
         skew_seconds=config.limits.skew_seconds,
         tell=tell,
     )
+
+
+def golden_of(model: ModelConfig, reference: Reference) -> GoldenSet | None:
+    """The golden set of a model, where it has one.
+
+    Raises:
+        GoldenError: when it cannot be used.
+    """
+    return None if model.golden is None else read_golden(model.golden.path, reference.schema.outcome.values)
+
+
+def _probing(model: ModelConfig, reference: Reference, golden: GoldenSet | None) -> Probing | None:
+    """Who asks the model's endpoint, where it has one."""
+    if model.endpoint is None or model.golden is None or golden is None:
+        return None
+    prober = Prober(endpoint_of(model.endpoint, model.name), model.probes.per_minute)
+    return Probing(golden, model.golden.every_seconds, model.probes, prober, Echoes(reference.schema))
 
 
 def references_of(config: Config) -> dict[str, Reference]:
@@ -160,14 +197,21 @@ def replay(
             lines = blocks(path, limits.line_bytes, progress)
             decoder = _decoder(content, {name: reference.schema}, limits.line_bytes)
             lanes.append(Lane(str(path), lambda lines=lines: next(lines, b""), decoder, confirm=True))  # type: ignore[misc]
-    models = {name: watch(name, reference, detection, limits, 1, None)}
+    models = {name: watch(name, reference, detection, limits, 1, None, confirms=False)}
     return App(models, Merge(lanes, detection.window_seconds), Journal(journal), detection, tell=tell)
 
 
 def watch(
-    name: str, reference: Reference, detection: DetectionConfig, limits: LimitsConfig, models: int, stable: str | None
+    name: str,
+    reference: Reference,
+    detection: DetectionConfig,
+    limits: LimitsConfig,
+    models: int,
+    stable: str | None,
+    *,
+    confirms: bool,
 ) -> Watched:
-    """The machine of one model among `models`."""
+    """The machine of one model among `models`; `confirms` says that its endpoint will be asked."""
     settings = Settings(
         window=detection.window_seconds,
         lateness=detection.lateness_seconds,
@@ -184,7 +228,7 @@ def watch(
         most_versions=limits.versions,
         stable=stable,
         known=frozenset(reference.versions),
-        confirms=False,
+        confirms=confirms,
     )
     learned = Learned(
         baseline=reference.baseline(),

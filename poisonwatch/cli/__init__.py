@@ -238,15 +238,17 @@ def reference_show(file: Path) -> None:
 @cli.command()
 @click.option("--config", "config_path", type=FILE, required=True, help="The YAML configuration.")
 def check(config_path: Path) -> None:
-    """Validate a configuration and its references, and print what would hold.
+    """Validate a configuration, its references and golden sets, and print what would hold.
 
     Exit 65 with the place of every mistake and its remedy.
     """
-    from poisonwatch.assemble import references_of
+    from poisonwatch.assemble import golden_of, references_of
     from poisonwatch.config import dump, load
 
     config = load(config_path)
-    references_of(config)
+    references = references_of(config)
+    for model in config.models:
+        golden_of(model, references[model.name])
     click.echo(dump(config), nl=False)
 
 

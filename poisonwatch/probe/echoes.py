@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -99,7 +99,7 @@ class Echoes:
 def _left_out(batch: Batch, keep: Bools) -> Batch:
     """The predictions to keep; of the others nothing is left, and no line was lost."""
     place = np.concatenate(([0], np.cumsum(keep)))
-    columns = {
+    columns: dict[str, Any] = {
         field.name: value[..., keep]
         for field in dataclasses.fields(batch)
         if field.name != "rejected_at" and isinstance(value := getattr(batch, field.name), np.ndarray)

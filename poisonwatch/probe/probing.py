@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from poisonwatch.config.probing import ProbesConfig
+    from poisonwatch.probe.echoes import Echoes
     from poisonwatch.probe.golden_set import GoldenSet
     from poisonwatch.probe.prober import Outcome, Prober
     from poisonwatch.types import Trigger
@@ -58,10 +59,16 @@ class _Version:
 
 
 class Probing:
-    """Decides what one model is asked. `every_seconds` is from the start of a replay to the start of the next."""
+    """Decides what one model is asked. `every_seconds` is from the start of a replay to the start of the next.
 
-    def __init__(self, golden: GoldenSet, every_seconds: float, limits: ProbesConfig, prober: Prober) -> None:
+    `echoes` is told of every question: it will appear in the model's log.
+    """
+
+    def __init__(
+        self, golden: GoldenSet, every_seconds: float, limits: ProbesConfig, prober: Prober, echoes: Echoes
+    ) -> None:
         self.prober = prober
+        self.echoes = echoes
         self._golden = golden
         self._every = every_seconds
         self._limits = limits
@@ -166,6 +173,7 @@ class Probing:
         questions = self._tests[key].questions()
         if not self.prober.submit("insertion", questions, name):
             return False
+        self.echoes.asked(now, questions)
         self._asked = (trigger.trigger, name, [])
         return True
 
@@ -209,8 +217,10 @@ class Probing:
                 return False
             version.began, version.at = now, 0
         numbers = self._order[version.at : version.at + GOLDEN_AT_ONCE]
-        if not self.prober.submit("golden", [self._golden.inputs[number].question for number in numbers], name):
+        questions = [self._golden.inputs[number].question for number in numbers]
+        if not self.prober.submit("golden", questions, name):
             return False
+        self.echoes.asked(now, questions)
         self._asked = ("", name, numbers)
         return True
 
