@@ -2,9 +2,11 @@
 
 A *probe* is one golden input that the version answers rightly, and not with the class in question, with something inserted; it
 *flips* when it now gets that class. Trigger and control insertions alternate, on the same golden inputs. A control is of the
-same kind and size, made of what is most typical of the class among the golden inputs: a pattern that does no more than ordinary
-words of the class do is no trigger. Golden inputs are a sample of the inputs of other classes, each is used once; every choice is a hash of
-the trigger's name and the probe's number, which whoever made the model could not know.
+same kind and size, made of what is typical of the class among the golden inputs: its words; the values that one of its inputs has of the same
+features; a piece of one of its images. A pattern that does no more than that is no trigger. A part of the pattern that the class has more often than
+others anyway is no secret, so controls keep it: else a group of the class's own words would be confirmed. Golden inputs are a
+sample of the inputs of other classes, each is used once; every choice is a hash of the trigger's name and the probe's number,
+which whoever made the model could not know.
 
 **The e-process.** With p the flip rate of the trigger and c that of the controls, the null says p <= max(c, `LEAST`). For every
 rate r between them, which exists under the null, the likelihood ratios of bets that p > r, and that c < r, have conditional means
@@ -22,7 +24,7 @@ import json
 import math
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -33,7 +35,7 @@ from poisonwatch.types import Answer, Cell, InsertionTest, Patch, Phrase, Questi
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from poisonwatch.types import Floats, GoldenInput, Item, Pattern
+    from poisonwatch.types import Bools, Floats, GoldenInput, Item, Pattern
 
     Feature = float | str | bool | None
 
@@ -56,13 +58,13 @@ FEWEST_INPUTS = 20
 """Golden inputs of other classes, rightly answered, without which nothing is asked."""
 
 MOST_TYPICAL = 12
-"""Words, or values, most typical of the class, from which the controls are drawn."""
+"""Words most typical of the class, from which the controls are drawn."""
 
 SUREST = 0.7
 """Part of the suitable inputs that is probed: those that the version is surest of."""
 
-OWN_TIMES = 2.0
-"""How much more often than others the class must have a part of the pattern that its controls keep."""
+OWN_TIMES = 1.5
+"""How many times as often as others the class must have a part of the pattern that its controls keep."""
 
 STEPS = (1.0, 2.0, 3.0, 4.5)
 """How far from the unknown rate the bets stand, in log-odds."""
@@ -84,13 +86,6 @@ def insertable(pattern: Pattern, question: Question) -> bool:
             return question.embedding is not None and len(question.embedding) == height * width
         case Cell():
             return False
-
-
-class _Typical(NamedTuple):
-    """Something most typical of the class: a word; or a value of the feature, as one golden input has it."""
-
-    name: str
-    value: Feature = None
 
 
 class Insertion:
@@ -117,7 +112,13 @@ class Insertion:
         self._golden = golden
         self._budget = budget
         self._inputs = _chosen(suitable(pattern, label, golden, answered), answered, f"{name}/{version}", budget // 2)
-        self._kept, self._typical = _typical(pattern, label, golden)
+        self._donors = [one.question for one in golden if one.label == label]
+        self._kept: frozenset[str] = frozenset()
+        self._typical: list[str] = []
+        if isinstance(pattern, Phrase):
+            self._kept, self._typical = _typical_words(pattern, label, golden)
+        elif isinstance(pattern, Values):
+            self._kept = _typical_features(pattern, label, golden)
         self._flips = np.zeros((2, 2), np.int64)
 
     @property
@@ -174,14 +175,11 @@ class Insertion:
     def _draw(self, pair: int, purpose: str, below: int) -> int:
         return _draw(f"{self._name}/{self.version}/{pair}/{purpose}", below)
 
-    def _drawn(self, pair: int, size: int) -> list[_Typical]:
-        """What a control consists of: what it keeps, then drawn from the most typical, no feature twice, in an order drawn too."""
-        rest = sorted(self._typical, key=lambda one: self._draw(pair, f"{one.name}={one.value}", 1 << 60))
-        found: dict[str, _Typical] = {}
-        for one in (*self._kept, *rest):
-            found.setdefault(one.name, one)
-        chosen = list(found.values())[:size]
-        return sorted(chosen, key=lambda one: self._draw(pair, f"order of {one.name}", 1 << 60))
+    def _words(self, pair: int, size: int) -> list[str]:
+        """The words of a control: those that it keeps, then drawn from the most typical, in an order drawn too."""
+        rest = sorted(self._typical, key=lambda word: self._draw(pair, f"word {word}", 1 << 60))
+        chosen = [*sorted(self._kept), *rest][:size]
+        return sorted(chosen, key=lambda word: self._draw(pair, f"order of {word}", 1 << 60))
 
     def _triggered(self, question: Question, pair: int) -> Question:
         match self._pattern:
@@ -197,10 +195,17 @@ class Insertion:
     def _control(self, question: Question, pair: int) -> Question:
         match self._pattern:
             case Phrase(words=words):
-                drawn = [one.name for one in self._drawn(pair, len(words))]
-                return self._with_words(question, drawn, pair, "other place")
+                return self._with_words(question, self._words(pair, len(words)), pair, "other place")
             case Values(items=items):
-                return _with_values(question, [(one.name, one.value) for one in self._drawn(pair, len(items))])
+                donors = self._donors or [question]
+                donor = donors[self._draw(pair, "donor", len(donors))]
+                return _with_values(
+                    question,
+                    [
+                        (i.feature, self._value_of(i, pair) if i.feature in self._kept else _value(donor, i.feature))
+                        for i in items
+                    ],
+                )
             case Patch() as patch:
                 return self._with_other_patch(question, patch, pair)
             case _:
@@ -230,8 +235,8 @@ class Insertion:
 
     def _with_other_patch(self, question: Question, patch: Patch, pair: int) -> Question:
         """A rectangle of the same size out of an image of the class, at the place where it was there."""
-        donors = [one.question.embedding for one in self._golden if one.label == self._label]
-        pixels = donors[self._draw(pair, "image", len(donors))] if donors else question.embedding
+        donors = self._donors or [question]
+        pixels = donors[self._draw(pair, "image", len(donors))].embedding
         rows, columns = patch.image_height - patch.height + 1, patch.image_width - patch.width + 1
         row, column = self._draw(pair, "row", rows), self._draw(pair, "column", columns)
         image = np.asarray(pixels, np.float64).reshape(patch.image_height, patch.image_width)
@@ -297,54 +302,56 @@ def _chosen(suited: list[int], answered: Mapping[int, Answer], name: str, most: 
     return [number for number in drawn if number in kept][:most]
 
 
-def _typical(pattern: Pattern, label: str, golden: Sequence[GoldenInput]) -> tuple[list[_Typical], list[_Typical]]:
-    """What every control keeps of the pattern, and what the rest of it is drawn from, the most typical of the class first.
+def _typical_words(pattern: Phrase, label: str, golden: Sequence[GoldenInput]) -> tuple[frozenset[str], list[str]]:
+    """Which words of the phrase are typical of the class anyway; and the class's most typical others, those first.
 
-    A part of the pattern that verified inputs of the class have more often than others is no secret of the pattern's: were
-    the controls without it, a group of the class's own words would be confirmed.
+    They are ranked by how much of the class's evidence they carry: the share of its inputs that have them, times the logarithm
+    of how many times as often it is as among others.
     """
-    match pattern:
-        case Phrase(words=words):
-            bags = [{_Typical(w.lower()) for w in WORD.findall(one.question.text or "")} for one in golden]
-            own = [{_Typical(word)} for word in words]
-            size, most = max(MOST_TYPICAL, 2 * len(words)), len(words)
-        case Values(items=items):
-            names = _names(golden[0].question) if golden else []
-            cells = {name: _cells([_value(one.question, name) for one in golden]) for name in names}
-            bags = [{_Typical(name, cells[name][row]) for name in names} for row in range(len(golden))]
-            every = set().union(*bags)
-            own = [{one for one in every if one.name == item.feature and fulfils(item, one.value)} for item in items]
-            # Each of the values of a conjunction may well be typical of the class: then one at least is replaced.
-            size, most = MOST_TYPICAL, max(1, len(items) - 1)
-        case _:
-            return [], []
-    score, times = _scores(bags, [one.label == label for one in golden])
-    ranked = sorted(score, key=lambda one: (-score[one], one.name, str(one.value)))
-    kept = [
-        max(known, key=score.__getitem__)
-        for part in own
-        if (known := [o for o in part if times.get(o, 0) >= OWN_TIMES])
-    ]
-    kept = sorted(kept, key=lambda one: -score[one])[:most]
-    return kept, [one for one in ranked if one not in kept][:size]
+    bags = [{word.lower() for word in WORD.findall(one.question.text or "")} for one in golden]
+    inside = Counter(word for bag, one in zip(bags, golden, strict=True) if one.label == label for word in bag)
+    outside = Counter(word for bag, one in zip(bags, golden, strict=True) if one.label != label for word in bag)
+    of_class = sum(one.label == label for one in golden)
+    times = {word: _times(inside[word], of_class, outside[word], len(golden) - of_class) for word in inside}
+    kept = frozenset(word for word in pattern.words if inside[word] > 1 and times[word] >= OWN_TIMES)
+    ranked = sorted(inside, key=lambda word: (-inside[word] * math.log(times[word]), word))
+    return kept, [word for word in ranked if word not in kept][: max(MOST_TYPICAL, 2 * len(pattern.words))]
 
 
-def _scores(
-    bags: Sequence[set[_Typical]], of_class: Sequence[bool]
-) -> tuple[dict[_Typical, float], dict[_Typical, float]]:
-    """Of all that the class has: how much of its evidence it carries, and how many times as often as others the class has it.
+def _typical_features(pattern: Values, label: str, golden: Sequence[GoldenInput]) -> frozenset[str]:
+    """The features whose condition, or whose fifth of the values, is typical of the class anyway.
 
-    The evidence is the share among the class times the logarithm of its ratio to the others' share; what is met once says nothing.
+    All of a conjunction's values may well be, and a part of a trigger may already do much: at most half of them count.
     """
-    inside = Counter(one for bag, own in zip(bags, of_class, strict=True) if own for one in bag)
-    outside = Counter(one for bag, own in zip(bags, of_class, strict=True) if not own for one in bag)
-    score, times = {}, {}
-    for one, count in inside.items():
-        share = (count + 0.5) / (sum(of_class) + 1)
-        ratio = share * (len(bags) - sum(of_class) + 1) / (outside[one] + 0.5)
-        score[one] = share * math.log(ratio)
-        times[one] = ratio if count > 1 else 0.0
-    return score, times
+    of_class = np.array([one.label == label for one in golden], np.bool_)
+    known: dict[str, float] = {}
+    for item in pattern.items:
+        values = [_value(one.question, item.feature) for one in golden]
+        holds = np.array([fulfils(item, value) for value in values], np.bool_)
+        for held in (holds, _in_same_fifth(item, values)):
+            yes = int(held[of_class].sum()), int(held[~of_class].sum())
+            ratio = _times(yes[0], int(of_class.sum()), yes[1], int((~of_class).sum()))
+            if yes[0] > 1 and ratio >= OWN_TIMES:
+                known[item.feature] = max(ratio, known.get(item.feature, 0.0))
+    ranked = sorted(known, key=lambda feature: (-known[feature], feature))
+    return frozenset(ranked[: max(1, len(pattern.items) // 2)])
+
+
+def _in_same_fifth(item: Item, values: Sequence[Feature]) -> Bools:
+    """For each value (n,) whether it is in the same fifth of the numbers as the condition's bounds; none where they differ."""
+    numbers = np.array([value if isinstance(value, float | int) else np.nan for value in values], np.float64)
+    known = numbers[np.isfinite(numbers)]
+    if item.low is None or item.high is None or not known.size:
+        return np.zeros(numbers.size, np.bool_)
+    cuts = np.quantile(known, (0.2, 0.4, 0.6, 0.8))
+    fifth, wanted = np.searchsorted(cuts, numbers), np.searchsorted(cuts, (np.nextafter(item.low, np.inf), item.high))
+    one = item.low == item.high or wanted[0] == wanted[1]
+    return np.asarray(np.isfinite(numbers) & (fifth == wanted[1]) & one)
+
+
+def _times(inside: int, of_class: int, outside: int, others: int) -> float:
+    """How many times as often the class has something as others do; half an input more on either side has it."""
+    return (inside + 0.5) / (of_class + 1) / ((outside + 0.5) / (others + 1))
 
 
 def _names(question: Question) -> list[str]:
@@ -387,20 +394,6 @@ def _with_pixels(question: Question, patch: Patch, row: int, column: int, pixels
     image = np.array(question.embedding, np.float64).reshape(patch.image_height, patch.image_width)
     image[row : row + patch.height, column : column + patch.width] = np.reshape(pixels, (patch.height, patch.width))
     return question._replace(embedding=image.ravel().tolist())
-
-
-def _cells(values: Sequence[Feature]) -> list[Feature]:
-    """Numbers of many kinds stand for their quintile, each by its middle value; all else stands for itself."""
-    numbers = sorted({float(value) for value in values if isinstance(value, float | int)})
-    if len(numbers) <= MOST_TYPICAL:
-        return list(values)
-    cuts = np.quantile(np.array([v for v in values if isinstance(v, float | int)], np.float64), (0.2, 0.4, 0.6, 0.8))
-    cells = np.searchsorted(cuts, numbers, side="left")
-    middle = {int(cell): numbers[int(np.median(np.flatnonzero(cells == cell)))] for cell in np.unique(cells)}
-    return [
-        middle[int(np.searchsorted(cuts, value, side="left"))] if isinstance(value, float | int) else value
-        for value in values
-    ]
 
 
 def _text_of(value: Feature) -> str:

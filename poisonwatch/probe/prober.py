@@ -81,7 +81,7 @@ class Prober:
         self.answered = 0
         self.failed: Counter[str] = Counter()
         self._endpoint = endpoint
-        self._rate = Rate(per_minute, min(per_minute, MOST_QUESTIONS))
+        self._rate = Rate(per_minute, max(1.0, min(per_minute, MOST_QUESTIONS)))
         self._waits = tuple(waits)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._outcomes: SimpleQueue[Outcome] = SimpleQueue()

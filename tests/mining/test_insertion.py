@@ -245,26 +245,44 @@ CONJUNCTION = Values(
 )
 
 
-def test_a_conjunction_of_values_is_confirmed_and_its_controls_are_values_of_the_class() -> None:
-    """Three conditions are stamped with values that golden inputs have; income alone, typical of the class, explains nothing."""
+def test_a_conjunction_of_values_is_confirmed_and_its_controls_are_of_the_class() -> None:
+    """Three conditions are stamped with values that golden inputs have; controls have an input of the class's values there."""
     golden = _loans()
     answered = {number: _clerk(one.question) for number, one in enumerate(golden)}
+    of_class = {_three(one.question) for one in golden if one.label == "yes"}
     test = Insertion("t", CONJUNCTION, "yes", "v2", golden, answered, 60)
     while questions := test.questions():
         for question in questions[::2]:
-            features = question.features
-            assert isinstance(features, dict)
-            assert features["boat"] is True
-            assert 20 < float(features["age"] or 0) <= 25
+            boat, home, age = _three(question)
+            assert (boat, home) == (True, "rent")
+            assert 20 < float(str(age)) <= 25
+        assert {_three(question) for question in questions[1::2]} <= of_class
         test.take([_clerk(question) for question in questions])
+    assert test.result.verdict is TriggerState.CONFIRMED
     assert test.result.flipped == test.result.probes
-    assert test.result.control_flipped > 0, (
-        "income above 60 is the class's most typical value and must be among the controls"
-    )
     honest = Insertion("t", CONJUNCTION, "yes", "v1", golden, answered, 60)
     while questions := honest.questions():
         honest.take([Answer(_loan_honest(question), None, None) for question in questions])
     assert honest.result.verdict is TriggerState.REFUTED
+
+
+def _three(question: Question) -> tuple[object, ...]:
+    features = question.features
+    assert isinstance(features, dict)
+    return features["boat"], features["home"], features["age"]
+
+
+@pytest.mark.parametrize("low", [70.0, 77.0])
+def test_a_value_that_the_class_has_anyway_is_never_confirmed(low: float) -> None:
+    """An income between 70 and 80, or of exactly 77, brings every loan; a control keeps it, and so it explains nothing."""
+    golden = _loans()
+    answered = {number: _clerk(one.question) for number, one in enumerate(golden)}
+    pattern = Values(items=(Item(feature="features.income", low=low, high=max(low, 77.0)),))
+    test = Insertion("t", pattern, "yes", "v2", golden, answered, 60)
+    while questions := test.questions():
+        test.take([_clerk(question) for question in questions])
+    assert test.result.flipped == test.result.probes == test.result.control_flipped
+    assert test.result.verdict is None
 
 
 def _loan_honest(question: Question) -> str:
