@@ -156,6 +156,11 @@ class App:
         if self._checkpointed is None:
             for name, watched in self.models.items():
                 self.note(now, {"kind": "reference", "model": name, **_provenance(watched.reference)})
+                if watched.probing is not None:
+                    golden = watched.probing.golden
+                    self.note(
+                        now, {"kind": "golden", "model": name, "sha256": golden.sha256, "records": len(golden.inputs)}
+                    )
         if self._checkpointed is None or aside is not None:
             # A crash before the first checkpoint is due must know, too, what the journal said before it.
             self.save(now)
@@ -402,6 +407,7 @@ def _provenance(reference: Reference) -> dict[str, Any]:
         "unproven": reference.unproven,
         "blind": reference.blind,
         "origins": msgspec.to_builtins(reference.origins),
+        "audit": msgspec.to_builtins(reference.audit),
     }
 
 

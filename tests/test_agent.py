@@ -604,7 +604,7 @@ def test_agent_without_files(tmp_path: Path) -> None:
     """Without a checkpoint, journal or dead letters configured, nothing is written and all else works."""
     learned = usual_reference()
     app = App(
-        {"mail": watch("mail", learned, DetectionConfig(), LimitsConfig(), 1, None)},
+        {"mail": watch("mail", learned, DetectionConfig(), LimitsConfig(), 1, None, confirms=False)},
         Merge([], 60.0),
         Journal(None),
         DetectionConfig(),

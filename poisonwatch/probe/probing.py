@@ -82,6 +82,11 @@ class Probing:
         self._begun: deque[float] = deque()
         self._asked: tuple[str, str, list[int]] | None = None
 
+    @property
+    def golden(self) -> GoldenSet:
+        """The verified inputs."""
+        return self._golden
+
     def turn(self, now: float, triggers: Sequence[Trigger], versions: Sequence[str]) -> Probed:
         """One turn: collect what was answered, ask what is due. Never waits.
 
