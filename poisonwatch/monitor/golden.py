@@ -6,10 +6,10 @@ where it was asked: of the inputs that exactly one of the two gets wrong no more
 a sequential bet). Without such a version they are held against the reference's error rates by labelled class, with a farther
 floor: a golden set need not be as hard as the traffic.
 
-A version that answers an input otherwise than before is another model. Some servers are not exact, so changes are held against the rate at
-which they were met so far, and at most `FLAPPING` to begin with; where an answer came near the decision its label may change with next to no change of its confidence,
-and is excused. Confidences tell of more changes than labels do; how much they move by themselves is learned from the first replay that
-repeats answers.
+A version that answers an input otherwise than before is another model. Some servers are not exact: how much moves by itself is learned
+from the first replay that repeats answers, and held against twice the rate met so far, `FLAPPING` as long as little is known. Where an
+answer came near the decision its label may change with next to no change of its confidence, and is excused.
+Confidences tell of more changes than labels do.
 """
 
 from __future__ import annotations
@@ -140,8 +140,7 @@ class Golden:
         yes = np.array([sum(_otherwise(*pair) for pair in pairs), sum(move > MOVED for move in moves)], np.float64)
         # Twice what was met is beyond what chance adds to it; it is known before these answers.
         null = np.maximum((2 * version.changed + FLAPPING * PRIOR) / (version.repeated + PRIOR), LEAST_FLAPPING)
-        tested = null < 0.5
-        tested[1] &= version.repeated[1] >= len(version.answers)
+        tested = (null < 0.5) & (version.repeated >= len(version.answers))
         base = logit(np.minimum(null, 0.5))[self._change.indicator]
         rate, alternative = expit(base), expit(base + self._change.theta)
         of = self._change.indicator
