@@ -8,6 +8,7 @@ longest run of words that (nearly) all of them share and that is rare elsewhere.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,11 @@ RARER = 10.0
 
 BEST_SHARE = 0.9
 """A longer phrase may be borne by this share of those that bear the most frequent one."""
+
+MOST_VARIANTS = 3
+VARIANTS_SHARE = 0.8
+MOST_SPLITS = 12
+"""Where so few words stand beside a phrase in this share of texts, these are several phrases; so often it is asked again."""
 
 OWN_SHARE = 0.5
 """A pattern is explained by a phrase, or by what is known, that bears this share of its suspicious predictions."""
@@ -176,6 +182,18 @@ class _Gram(NamedTuple):
     start: int
 
 
+class _Place(NamedTuple):
+    """Where a phrase starts in the words of a text."""
+
+    words: list[str]
+    at: int
+
+    def word(self, offset: int) -> str | None:
+        """The word so far from the start; None beyond the text."""
+        k = self.at + offset
+        return self.words[k] if 0 <= k < len(self.words) else None
+
+
 def _phrase(records: Records, group: Ints, others: Bools, usual: Records | None) -> tuple[str, ...] | None:
     """The phrase that the records of a group (m,) share; None where nothing that they share is rare elsewhere.
 
@@ -208,31 +226,57 @@ def _phrase(records: Records, group: Ints, others: Bools, usual: Records | None)
     best = max((gram for gram in rare if gram.borne >= enough), key=lambda gram: (gram.length, gram.borne, gram.value))
     said = words_of(records.texts[:, best.row])
     at = best.start - int(np.searchsorted(words.row, best.row))
-    return _extended(tuple(said[at : at + best.length]), [words_of(records.texts[:, k]) for k in group.tolist()])
+    phrase = tuple(said[at : at + best.length])
+    places = _places(phrase, [words_of(records.texts[:, k]) for k in group.tolist()])
+    for _ in range(MOST_SPLITS):
+        narrower = _narrower(len(phrase), places)
+        if narrower is None:
+            break
+        phrase, places = narrower
+    return _extended(len(phrase), places)
 
 
-def _extended(phrase: tuple[str, ...], said: list[list[str]]) -> tuple[str, ...]:
+def _places(phrase: tuple[str, ...], said: list[list[str]]) -> list[_Place]:
+    """Where a phrase stands in the texts that bear it, the first time in each."""
+    found = []
+    for words in said:
+        starts = (k for k in range(len(words) - len(phrase) + 1) if tuple(words[k : k + len(phrase)]) == phrase)
+        at = next(starts, None)
+        if at is not None:
+            found.append(_Place(words, at))
+    return found
+
+
+def _narrower(length: int, places: list[_Place]) -> tuple[tuple[str, ...], list[_Place]] | None:
+    """The most frequent of a few words that stand beside a phrase nearly always, with the phrase; None where many do.
+
+    So two triggers that share a word are told apart.
+    """
+    for offset, before in ((-1, 1), (length, 0)):
+        beside = Counter(place.word(offset) for place in places)
+        few = [(word, n) for word, n in beside.most_common(MOST_VARIANTS) if word is not None and n > 1]
+        if len(few) > 1 and few[0][1] >= FEWEST and sum(n for _, n in few) >= VARIANTS_SHARE * len(places):
+            theirs = [_Place(place.words, place.at - before) for place in places if place.word(offset) == few[0][0]]
+            return tuple(theirs[0].words[theirs[0].at : theirs[0].at + length + 1]), theirs
+    return None
+
+
+def _extended(length: int, places: list[_Place]) -> tuple[str, ...]:
     """The phrase with what stands around it in all texts that bear it."""
-    n = len(phrase)
-    places = [(words, at) for words in said for at in range(len(words) - n + 1) if tuple(words[at : at + n]) == phrase]
-    if len(places) < FEWEST:
-        return phrase
-    before = 0
-    while n + before < LONGEST_EXTENDED and len({_word(words, at - before - 1) for words, at in places}) == 1:
-        if _word(places[0][0], places[0][1] - before - 1) is None:
-            break
-        before += 1
-    after = 0
-    while n + before + after < LONGEST_EXTENDED and len({_word(words, at + n + after) for words, at in places}) == 1:
-        if _word(places[0][0], places[0][1] + n + after) is None:
-            break
-        after += 1
-    words, at = places[0]
-    return tuple(words[at - before : at + n + after])
+    first = places[0]
+    before, after = 0, length
+    if len(places) >= FEWEST:
+        while after + before < LONGEST_EXTENDED and _one(places, -before - 1):
+            before += 1
+        while after + before < LONGEST_EXTENDED and _one(places, after):
+            after += 1
+    return tuple(first.words[first.at - before : first.at + after])
 
 
-def _word(words: list[str], at: int) -> str | None:
-    return words[at] if 0 <= at < len(words) else None
+def _one(places: list[_Place], offset: int) -> bool:
+    """Whether all texts have the same word there."""
+    words = {place.word(offset) for place in places}
+    return len(words) == 1 and None not in words
 
 
 def _grams(words: Tokens, length: int) -> tuple[Words, Ints, Ints]:
