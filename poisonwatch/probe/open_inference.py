@@ -146,9 +146,8 @@ def _row(question: Question, order: tuple[str, ...] | None) -> list[float | None
         if order is None:
             msg = "the features have names: say the server's order of them under `inputs.order`"
             raise ProbeError(msg)
-        if set(order) != set(features):
-            wrong = ", ".join(sorted(set(order) ^ set(features)))[:200]
-            msg = f"`inputs.order` and the features of a question do not name the same: {wrong}"
+        if lacking := [name for name in order if name not in features]:
+            msg = f"`inputs.order` names features that a question has not: {', '.join(lacking)[:200]}"
             raise ProbeError(msg)
         row = [features[name] for name in order]
         numbers = [value for value in row if value is None or isinstance(value, float | int)]

@@ -48,7 +48,7 @@ def class_of(label: object, classes: Sequence[str] | None) -> str:
     name = name_of(label)
     if classes is None or name in classes:
         return name
-    if isinstance(label, int | float) and not isinstance(label, bool) and name.isdecimal() and int(name) < len(classes):
+    if isinstance(label, int | float) and name.isdecimal() and int(name) < len(classes):
         return classes[int(name)]
     msg = f"the endpoint answered class {name!r}, which is not among `classes`"
     raise ProbeError(msg)

@@ -93,6 +93,10 @@ def test_who_answers_must_be_known() -> None:
         assert server.requests == []
         with pytest.raises(ProbeError, match="nothing says which version answered"):
             endpoint.ask(ROWS[:1], "v1")
+        named = {"row": "{{features}}", "release": "{{model_version}}"}
+        assert KserveV1(KserveV1Config(kind="kserve_v1", url=server.url, instance=named, label=""), "income").ask(
+            ROWS[:1], "v1"
+        ) == [Answer("1", None, None)]
         endpoint.close()
         with pytest.raises(ProbeError, match="closed"):
             endpoint.ask(ROWS[:1], "v1")
