@@ -20,7 +20,7 @@ from poisonwatch.profile.scorer import Inputs, Linear, LinearFile, Trees, TreesF
 if TYPE_CHECKING:
     from poisonwatch.types import Floats
 
-MOST_LANDMARKS = 1000
+MOST_LANDMARKS = 600
 MOST_DIRECTIONS = 32
 
 _BLOCK = 1 << 9

@@ -55,11 +55,11 @@ FEW_CLASSES = 4
 NARROWNESS = 0.5
 """Width of a bump as a share of the median distance between embeddings.
 
-Measured on MNIST (2,000 answers of a perceptron, a logistic regression and a random forest; half as many landmarks): agreement
-of .35, .5 and .7 is .93, .94 and .94, the share of wrong answers that are seen .86, .93 and .93.
+Measured on MNIST (2,000 answers of a random forest, others held back, 512 landmarks): correlation of log-odds at .35, .5 and .7
+is .949, .951 and .946, the share of wrong answers that are seen .92, .95 and .95; of a perceptron .89, .93 and .93.
 """
 
-PENALTIES = (0.03, 0.3, 3.0, 30.0)
+PENALTIES = (0.03, 0.3, 3.0, 30.0, 300.0)
 """Ridge penalties of which the one with the least error out of sample is taken."""
 
 JITTER = 1e-3
