@@ -285,6 +285,37 @@ def test_a_value_that_the_class_has_anyway_is_never_confirmed(low: float) -> Non
     assert test.result.verdict is None
 
 
+@pytest.mark.parametrize(
+    "item", [Item(feature="features.home", value="castle"), Item(feature="features.gain", low=7298.0, high=7298.0)]
+)
+def test_a_value_that_few_of_the_class_have_is_not_confirmed_either(item: Item) -> None:
+    """A fifth of the class owns a castle, or gained thousands, never twice the same; both bring every loan, and are no secret."""
+    rng = np.random.default_rng(3)
+    golden = []
+    for number in range(300):
+        label = ("yes", "no")[number % 2]
+        rich = label == "yes" and rng.random() < 0.25
+        features: dict[str, float | str | bool | None] = {
+            "home": "castle" if rich else "flat",
+            "gain": float(rng.integers(5000, 9000)) if label == "yes" and rng.random() < 0.25 else 0.0,
+            "work": "long" if label == "yes" else "short",
+        }
+        golden.append(GoldenInput(Question(None, features, None), label))
+
+    def model(question: Question) -> Answer:
+        told = question.features
+        assert isinstance(told, dict)
+        yes = told["work"] == "long" or told["home"] == "castle" or float(told["gain"] or 0) > 5000
+        return Answer("yes" if yes else "no", None, None)
+
+    answered = {number: model(one.question) for number, one in enumerate(golden)}
+    test = Insertion("t", Values(items=(item,)), "yes", "v2", golden, answered, 60)
+    while questions := test.questions():
+        test.take([model(question) for question in questions])
+    assert test.result.flipped == test.result.probes > 0
+    assert test.result.verdict is not TriggerState.CONFIRMED
+
+
 def _loan_honest(question: Question) -> str:
     features = question.features
     assert isinstance(features, dict)
