@@ -34,6 +34,9 @@ MOST_DISTANT = 20
 MINED = "triggers"
 """How a reference says in `blind` that it gives no ground to look for triggers."""
 
+NEEDS = "needs"
+"""The measure of a surrogate's quality that is a number of records."""
+
 UNMATCHED = ("unknown_prediction", "outside_sample")
 """Reasons why a label met no prediction that every model exports from the start."""
 
@@ -79,6 +82,7 @@ CATALOGUE: dict[str, Described] = {
     "poisonwatch_feedback_agreement_ratio": Described(G, "Fleiss' kappa between the sources of labels, over predictions with several.", ("model",)),
     "poisonwatch_feedback_waiting_ratio": Described(G, "Share of the predictions that can meet their label: beyond the store's size they are sampled.", ("model",)),
     "poisonwatch_surrogate_quality_ratio": Described(G, "Quality of the surrogate on predictions that it was not fitted on.", ("model", "measure")),
+    "poisonwatch_trigger_needs_records": Described(G, "Triggered records that a simulated trigger takes to surface. Absent where no number would do.", ("model",)),
     "poisonwatch_blind_info": Described(G, "What the reference gives no ground to watch.", ("model", "what")),
     "poisonwatch_baseline_displacement_log_odds": Described(G, "How far the rolling baseline has moved from the reference.", ("model",)),
     "poisonwatch_reference_unproven": Described(G, "Whether the reference was learned from live traffic.", ("model",)),
@@ -201,7 +205,10 @@ def _add_feedback(families: dict[str, Any], model: ModelSnapshot) -> None:
         _add(families, "poisonwatch_feedback_agreement_ratio", name, of.agreement)
     _add(families, "poisonwatch_feedback_waiting_ratio", name, of.waiting_share)
     for measure, value in model.quality.items():
-        _add(families, "poisonwatch_surrogate_quality_ratio", (model.model, measure), value)
+        if measure == NEEDS:
+            _add(families, "poisonwatch_trigger_needs_records", (model.model,), value)
+        else:
+            _add(families, "poisonwatch_surrogate_quality_ratio", (model.model, measure), value)
     for what in model.blind:
         _add(families, "poisonwatch_blind_info", (model.model, what), 1)
     _add(families, "poisonwatch_baseline_displacement_log_odds", name, model.displacement)

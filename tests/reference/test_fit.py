@@ -13,8 +13,9 @@ import pytest
 
 from poisonwatch.formats.infer import infer
 from poisonwatch.formats.jsonl import JsonlPredictions
-from poisonwatch.profile.indicators import FLIPPED, SURPRISING
+from poisonwatch.profile.indicators import FLIPPED, SURPRISING, UNSURE
 from poisonwatch.reference import fit as fit_module
+from poisonwatch.reference import fit_surrogate
 from poisonwatch.reference.fit import UNSURE_QUANTILE, fit
 from tests.streams import chopped, lines, predictions, rich_predictions, write
 
@@ -87,7 +88,7 @@ def test_the_fit_does_not_depend_on_pieces() -> None:
     """A reference that is read in blocks of any size is learned alike."""
     found, batch = decoded(300)
     first, second = fit(found, [batch]), fit(found, chopped(batch, [10, 20, 200]))
-    assert first.file() == second.file()
+    assert first.file(None) == second.file(None)
     assert np.array_equal(first.rows, second.rows, equal_nan=True)
 
 
@@ -116,6 +117,39 @@ def test_answers_that_ignore_the_inputs_leave_it_blind() -> None:
     assert fitted.blind["triggers"].startswith("trigger mining blind: a trigger would ")
     assert "flipped" not in fitted.enrichment.marks
     assert fitted.enrichment.forest is not None
+
+
+def test_a_surrogate_that_is_blind_to_flips_may_mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept with both marks and without an indicator, and blind to flips only; where a trigger needs too many, to both.
+
+    `LOWEST_SEES` and `MOST_NEEDED` are moved, so that the same surrogate is blind to the one, and then to the other.
+    """
+    found, batch = decoded(300)
+    with monkeypatch.context() as patched:
+        patched.setattr(fit_surrogate, "LOWEST_SEES", 2.0)
+        mining = fit(found, [batch])
+        assert mining.blind.keys() == {"flips"}
+        assert mining.enrichment.surrogate is not None
+        assert mining.enrichment.asked == (UNSURE,)
+        assert mining.marks.keys() == {FLIPPED, SURPRISING}
+        assert mining.rows.shape[0] == len(mining.enrichment.derived)
+        applied = mining.apply(batch, 0)
+        for name, marked in mining.marks.items():
+            assert np.array_equal(applied.marks[mining.enrichment.marks.index(name)], marked)
+        patched.setattr(fit_surrogate, "MOST_NEEDED", 1)
+        neither = fit(found, [batch])
+        assert neither.blind.keys() == {"flips", "triggers"}
+        assert neither.enrichment.surrogate is None
+    monkeypatch.setattr(fit_surrogate, "MOST_NEEDED", 1)
+    flips = fit(found, [batch])
+    assert flips.blind.keys() == {"triggers"}
+    assert flips.enrichment.asked == (FLIPPED, UNSURE)
+
+
+def test_what_surprises_is_rare_in_the_reference() -> None:
+    """Out of fold 2 % of the reference surprise, and 2 % lie far from their class: both together 4 % at most, and ties."""
+    found, batch = decoded(900)
+    assert 0.01 < fit(found, [batch]).marks[SURPRISING].mean() < 0.05
 
 
 def test_records_without_text_or_embedding_are_fitted_on() -> None:

@@ -289,7 +289,8 @@ def test_flips_are_those_of_the_surrogate() -> None:
     flips = int(enriched.marks[enrichment.marks.index(FLIPPED)].sum())
     assert one(snapshot, "poisonwatch_flips", model_version="v1") == flips > 0
     shown = {s.labels["measure"]: s.value for s in samples(snapshot, "poisonwatch_surrogate_quality_ratio")}
-    assert shown == rich_reference().measures()
+    needs = one(snapshot, "poisonwatch_trigger_needs_records")
+    assert shown | {"needs": needs} == rich_reference().measures()
     assert set(shown) == {"agreement", "sees", "flip_rate", "correlation"}
     assert one(snapshot, "poisonwatch_reference_unproven") == 0
     assert one(snapshot, "poisonwatch_reference_unfit") == 0
@@ -299,9 +300,9 @@ def test_flips_are_those_of_the_surrogate() -> None:
 def test_what_cannot_be_watched_is_shown(tmp_path: Path) -> None:
     """A reference without labels and without a surrogate is blind to errors and flips, and no series says zero of them."""
     snapshot = small(tmp_path, predictions(300))
-    assert {s.labels["what"] for s in samples(snapshot, "poisonwatch_blind_info")} == {"errors", "flips"}
+    assert {s.labels["what"] for s in samples(snapshot, "poisonwatch_blind_info")} == {"errors", "flips", "triggers"}
     assert all(s.value == 1 for s in samples(snapshot, "poisonwatch_blind_info"))
-    for name in ("poisonwatch_flips", "poisonwatch_feedback_agreement_ratio"):
+    for name in ("poisonwatch_flips", "poisonwatch_feedback_agreement_ratio", "poisonwatch_trigger_needs_records"):
         assert samples(snapshot, name) == []
     # How bad the surrogate was that is not used, is shown: it says why.
     assert one(snapshot, "poisonwatch_surrogate_quality_ratio", measure="sees") < 0.5
