@@ -19,11 +19,12 @@ from poisonwatch.profile.words import tokens
 from poisonwatch.reference.audit_refit import Refit
 from poisonwatch.reference.audit_values import MOST_FEATURES, kernel_of_values, values_at_fault
 from poisonwatch.reference.audit_words import ADDED, kernel_of_words, words_at_fault
+from poisonwatch.types import Values
 
 if TYPE_CHECKING:
     from poisonwatch.types import Batch, Schema
 
-MOST_RECORDS = 3000
+MOST_RECORDS = 2000
 """Records that are audited, evenly spread over the reference's: time grows with the cube."""
 
 FEWEST_OF_CLASS = 20
@@ -32,21 +33,27 @@ FEWEST_OF_CLASS = 20
 MOST_GROUPS = 20
 """Groups that are told, the worst first."""
 
-SUSPECT = 0.45
-NOTABLE = 0.25
-"""Scores from which a group makes the reference suspect, and is worth a look."""
+SUSPECT = 0.42
+NOTABLE = 0.3
+"""Scores from which a group makes the reference suspect, and is worth a look.
+
+Honest references were measured at up to 0.10 (SMS spam), 0.38 (hate speech) and 0.36 (Adult, tables), five, five and two seeds; a phrase in
+2 % of the records at 0.26 to 0.60 (SMS spam, median 0.48) and 0.41 and more, mostly above 0.6 (hate speech).
+"""
 
 
 class AuditedGroup(msgspec.Struct, frozen=True, kw_only=True):
     """Of `records` that share a pattern (`text` in words), those that answered `label` and are `overturned` without the group.
 
-    Near-duplicates count once.
+    Near-duplicates count once. `single` is a single value of a table: it may decide by itself for good reasons (all of a protocol
+    are attacks), so that it is told and never refused.
     """
 
     text: str
     records: int
     overturned: int
     label: str
+    single: bool
 
     @property
     def score(self) -> float:
@@ -91,12 +98,12 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def suspects(self) -> list[AuditedGroup]:
         """Groups that must be explained before the reference is used."""
-        return [group for group in self.groups if group.score >= SUSPECT]
+        return [group for group in self.groups if group.score >= SUSPECT and not group.single]
 
     @property
     def notable(self) -> list[AuditedGroup]:
         """Groups that are worth a look, and no more."""
-        return [group for group in self.groups if NOTABLE <= group.score < SUSPECT]
+        return [group for group in self.groups if group.score >= NOTABLE and (group.single or group.score < SUSPECT)]
 
     def in_words(self) -> list[str]:
         """Lines for a person."""
@@ -163,7 +170,13 @@ def audit(schema: Schema, sample: Batch) -> Audit | str:
     found = words_at_fault(refit, said, texts) if words else values_at_fault(refit, schema, x, c)
     ranked = sorted(
         (
-            AuditedGroup(text=in_words(pattern), records=n, overturned=k, label=schema.outcome.values[kept[place]])
+            AuditedGroup(
+                text=in_words(pattern),
+                records=n,
+                overturned=k,
+                label=schema.outcome.values[kept[place]],
+                single=isinstance(pattern, Values) and len(pattern.items) == 1,
+            )
             for pattern, n, k, place in found
         ),
         key=lambda group: (-group.score, group.text),

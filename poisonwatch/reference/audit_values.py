@@ -43,7 +43,7 @@ MOST_JUDGED = 60
 MOST_FOUND = 40
 
 OVERLAP = 0.5
-"""Of conjunctions that share more of their records, by Jaccard similarity, only the first is told."""
+"""Of conjunctions that share more of the records of the smaller one only the first is told."""
 
 
 class _Candidate(NamedTuple):
@@ -98,7 +98,7 @@ def values_at_fault(
         candidates += _search(borne, odd & (refit.place == answer))
     candidates.sort(key=lambda one: (-one.score, len(one.items), one.items))
     judged = []
-    for one in _apart(candidates, n, 0.9)[:MOST_JUDGED]:
+    for one in _distinct(candidates)[:MOST_JUDGED]:
         place = refit.place[one.records[refit.overturned(one.records)]]
         many = np.bincount(place, minlength=len(refit.targets))
         judged.append(one._replace(score=float(many.max() / (one.records.size + ADDED))))
@@ -150,13 +150,21 @@ def _search(borne: NDArray[np.float32], odd: Bools) -> list[_Candidate]:
     return found
 
 
+def _distinct(candidates: list[_Candidate]) -> list[_Candidate]:
+    """The first of the candidates that have the same records."""
+    first: dict[bytes, _Candidate] = {}
+    for one in candidates:
+        first.setdefault(one.records.tobytes(), one)
+    return list(first.values())
+
+
 def _apart(candidates: list[_Candidate], n: int, most: float) -> list[_Candidate]:
-    """The candidates, best first, without those that have nearly the records of a better one."""
+    """The candidates, best first, without those that have nearly the records of a better one, or are part of it."""
     kept: list[_Candidate] = []
     has = np.zeros((0, n), np.bool_)
     for one in candidates:
         shared = has[:, one.records].sum(axis=1)
-        if not (shared > most * (has.sum(axis=1) + one.records.size - shared)).any():
+        if not (shared > most * np.minimum(has.sum(axis=1), one.records.size)).any():
             row = np.zeros((1, n), np.bool_)
             row[0, one.records] = True
             has = np.concatenate((has, row))
