@@ -37,6 +37,9 @@ MOST_EXAMPLES = 20
 LOG_CAP = 6.9
 """Ceiling of a trigger's evidence in nats, as that of every detector: what ended must be able to resolve."""
 
+LOG_ZERO = -745.0
+"""Stands for no evidence: the smallest logarithm whose exponential is still a float above zero."""
+
 STAKE = 0.6
 """The rate of flips that a trigger's own e-process bets on lies so far between the bound and 1."""
 
@@ -67,10 +70,20 @@ class Effect:
     flipped: int = 0
     fresh_answered: int = 0
     fresh_flipped: int = 0
-    log_e: float = -math.inf
+    log_e: float = LOG_ZERO
     surfaced: bool = False
     convicted: bool = False
     test: InsertionTest | None = None
+
+    @property
+    def confirmed(self) -> bool:
+        """Did insertion into verified inputs confirm it in this version?"""
+        return self.test is not None and self.test.verdict is TriggerState.CONFIRMED
+
+    @property
+    def strength(self) -> float:
+        """Evidence in nats: of what was met, or of what insertion showed."""
+        return min(max(self.log_e, self.test.log_e), LOG_CAP) if self.confirmed and self.test else self.log_e
 
     @property
     def works(self) -> bool | None:
@@ -238,7 +251,7 @@ class Incidents:
             bound = float(records.null[1, fresh].max())
             bet = bound + (1 - bound) * STAKE
             log_l = flips * math.log(bet / bound) + (n - flips) * math.log((1 - bet) / (1 - bound))
-            effect.log_e = min(effect.log_e + log_l, LOG_CAP)
+            effect.log_e = min(max(effect.log_e + log_l, LOG_ZERO), LOG_CAP)
 
     def _remember(self, incident: Incident, records: Records, which: Bools) -> None:
         chosen = np.flatnonzero(which)
@@ -301,7 +314,7 @@ class Incidents:
             last_seen=incident.last_seen,
             sources=tuple(sorted(incident.sources.items(), key=lambda item: (-item[1], item[0]))),
             examples=tuple(incident.examples),
-            log_e=own.log_e,
+            log_e=own.strength,
             contrast=incident.contrast,
             tests=tuple(effect.test for effect in incident.effects.values() if effect.test is not None),
         )

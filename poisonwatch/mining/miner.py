@@ -223,9 +223,9 @@ class Miner:
             for incident in self._incidents
             if version in incident.effects
             and incident.state in {TriggerState.CONVICTED, TriggerState.CONFIRMED}
-            and incident.effects[version].convicted
+            and incident.effects[version].works
         ]
-        return sorted(found, key=lambda i: (i.state is not TriggerState.CONFIRMED, -i.effects[version].fresh_flipped))
+        return sorted(found, key=lambda i: (not i.effects[version].confirmed, -i.effects[version].fresh_flipped))
 
     def works_in(self, version: str) -> bool:
         """Does a convicted trigger of any version work in this one?"""

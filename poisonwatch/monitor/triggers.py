@@ -12,7 +12,7 @@ from poisonwatch.mining.naming import in_a_sentence, in_words
 from poisonwatch.profile.indicators import FLIPPED, SURPRISING, TRIGGERS
 from poisonwatch.profile.odds import log_odds_gap
 from poisonwatch.profile.words import tokens
-from poisonwatch.types import Evidence, Sign, Subject, Trigger, TriggerState
+from poisonwatch.types import Evidence, Sign, Subject, Trigger
 
 if TYPE_CHECKING:
     from poisonwatch.mining.learned import Mining
@@ -100,16 +100,16 @@ class Triggers:
         """
         miner = self._miner
         found = [] if miner is None else miner.guilty(version)
-        told = [i for i in found if i.contrast or i.state is TriggerState.CONFIRMED]
+        told = [i for i in found if i.contrast or i.effects[version].confirmed]
         if miner is None or not told:
             return [_nothing(self._model, version, self._floor)] if version in self._accused else []
         self._accused[version] = None
         first = told[0]
         effect = first.effects[version]
         signs = [Sign.CONTRAST] if first.contrast else []
-        if first.state is TriggerState.CONFIRMED:
+        if effect.confirmed:
             signs.append(Sign.CONFIRMED)
-        awaited = self._confirms and effect.test is None and first.state is not TriggerState.CONFIRMED
+        awaited = self._confirms and effect.test is None
         if awaited:
             signs.append(Sign.AWAITED)
         if self.saturated:
@@ -130,7 +130,7 @@ class Triggers:
                 model_version=version,
                 group=TRIGGERS,
                 signal="trigger",
-                log_e=max(i.effects[version].log_e for i in told),
+                log_e=max(i.effects[version].strength for i in told),
                 effect=float(log_odds_gap(np.array(effect.answered), np.array(effect.flipped), expected)),
                 floor=self._floor,
                 n=effect.answered,
