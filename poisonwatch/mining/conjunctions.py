@@ -16,7 +16,7 @@ from poisonwatch.mining.candidates import HORIZON, STAKES, Candidate, Plan, plan
 from poisonwatch.mining.grid import find_patch
 from poisonwatch.mining.items import FEATURE_ITEM, SIGN_ITEM, Condition
 from poisonwatch.mining.patterns import bears
-from poisonwatch.mining.promotion import COMMON, FEWEST, backdrop, gains, meant, search, tabulate
+from poisonwatch.mining.promotion import COMMON, FEWEST, Coded, backdrop, coded, gains, meant, search, tabulate
 from poisonwatch.mining.records import Finding
 from poisonwatch.profile.words import fingerprints
 from poisonwatch.types import Values
@@ -34,6 +34,9 @@ MOST_CANDIDATES = 256
 
 AT_ONCE = 8
 """Candidates that one look at the odd predictions of a version and class promotes, of each kind of item."""
+
+MOST_WEIGHED = 100
+"""Conjunctions with different bearers that are weighed for that, the best first."""
 
 WORTH_A_LOOK = 9
 OF_FLIP = 3
@@ -250,7 +253,8 @@ class Conjunctions:
         if kind == FEATURE_ITEM:
             group = (candidate.version, candidate.label)
             null = float(self._groups[group].null[candidate.mark])
-            table = tabulate(self._items, kind, odd, usual, self._met(group, odd), null, candidate.conditions)
+            of_odd, of_usual = coded(self._items, kind, odd), coded(self._items, kind, usual)
+            table = tabulate(self._items, kind, of_odd, of_usual, self._met(group, odd), null, candidate.conditions)
             shared = meant(table, backdrop(self._items, table.conditions), triggered)
             conditions = tuple(table.conditions[k] for k in shared) or candidate.conditions
             bearers = odd.select(self._meets(conditions, odd))
@@ -299,14 +303,16 @@ class Conjunctions:
             return False
         unexplained = self._unexplained(group, suspicious, known)
         best: dict[tuple[Condition, ...], float] = {}
-        for mark, odd in ((1, suspicious.flipped), (0, suspicious.surprising)):
-            every = np.flatnonzero(odd)
-            for part in (every, every[-LAST:]) if every.size > LAST else (every,):
-                chosen = part[unexplained[part]]
-                if chosen.size >= FEWEST:
-                    met = self._met(group, suspicious.select(part[:1]))
-                    came = float(self._now - int(suspicious.original[part[0]]))
-                    self._look(group, mark, suspicious.select(chosen), usual, (met, came), best)
+        for kind in np.unique(self._items.kinds).tolist():
+            both = coded(self._items, kind, suspicious), coded(self._items, kind, usual)
+            for mark, odd in ((1, suspicious.flipped), (0, suspicious.surprising)):
+                every = np.flatnonzero(odd)
+                for part in (every, every[-LAST:]) if every.size > LAST else (every,):
+                    chosen = part[unexplained[part]]
+                    if chosen.size >= FEWEST:
+                        first = suspicious.select(part[:1])
+                        span = self._met(group, first), float(self._now - int(first.original[0]))
+                        self._look(group, (kind, mark), (both[0].select(chosen), both[1]), span, best)
         taken = {
             candidate.conditions for candidate in self._candidates if (candidate.version, candidate.label) == group
         }
@@ -319,40 +325,39 @@ class Conjunctions:
     def _look(
         self,
         group: tuple[int, int],
-        mark: int,
-        odd: Records,
-        usual: Records,
+        sort: tuple[int, int],
+        predictions: tuple[Coded, Coded],
         span: tuple[float, float],
         best: dict[tuple[Condition, ...], float],
     ) -> None:
-        """Add the best conjunctions of each kind to `best`, with their gains by their own bounds.
+        """Add the best conjunctions of a kind of items to `best`, with their gains by their own bounds.
 
-        `span` is how many predictions of the version and class, and of all, came since the first of the odd ones.
+        `sort` is the kind, and what is odd; `predictions` are the odd and the usual ones; `span` is how many of the version and
+        class, and of all, came since the first of the odd ones.
         """
-        met, came = span
+        (kind, mark), (met, came) = sort, span
         null = float(self._groups[group].null[mark])
-        for kind in np.unique(self._items.kinds).tolist():
-            table = tabulate(self._items, kind, odd, usual, met, null)
-            met_already: set[bytes] = set()
-            kept = 0
-            for gain, which in search(table):
-                if gain < LEAST_GAIN or kept == AT_ONCE:
-                    break
-                if kind == SIGN_ITEM and len(which) > 1:
-                    continue
-                borne = table.odd[:, list(which)].all(axis=1)
-                if borne.tobytes() in met_already:
-                    continue
-                conditions = tuple(table.conditions[k] for k in which)
-                if borne.sum() <= self._items.usual_share(conditions, group[1]) * came:
-                    continue
-                own = max(null, float(self._items.bound(conditions, group[1])[mark]))
-                of_usual = table.usual[:, list(which)].prod(axis=1).sum()
-                by_own = float(gains(table, np.array([borne.sum()]), np.array([of_usual]), own)[0])
-                met_already.add(borne.tobytes())
-                if by_own >= LEAST_GAIN:
-                    kept += 1
-                    best[conditions] = max(best.get(conditions, 0.0), by_own)
+        table = tabulate(self._items, kind, *predictions, met, null)
+        met_already: set[bytes] = set()
+        kept = 0
+        for gain, which in search(table):
+            if gain < LEAST_GAIN or kept == AT_ONCE or len(met_already) == MOST_WEIGHED:
+                break
+            if kind == SIGN_ITEM and len(which) > 1:
+                continue
+            borne = table.odd[:, list(which)].all(axis=1)
+            if borne.tobytes() in met_already:
+                continue
+            met_already.add(borne.tobytes())
+            conditions = tuple(table.conditions[k] for k in which)
+            if borne.sum() <= self._items.usual_share(conditions, group[1]) * came:
+                continue
+            own = max(null, float(self._items.bound(conditions, group[1])[mark]))
+            of_usual = table.usual[:, list(which)].prod(axis=1).sum()
+            by_own = float(gains(table, np.array([borne.sum()]), np.array([of_usual]), own)[0])
+            if by_own >= LEAST_GAIN:
+                kept += 1
+                best[conditions] = max(best.get(conditions, 0.0), by_own)
 
     def _admit(self, group: tuple[int, int], conditions: tuple[Condition, ...]) -> bool:
         """Make a conjunction a candidate if there is room, or if one without evidence can go for it."""

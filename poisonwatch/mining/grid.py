@@ -46,22 +46,39 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def cells(self) -> tuple[tuple[int, int, int], ...]:
         """Row, column and size of the cells, at two resolutions; those at the edge may be cut off."""
-        small = max(1, self.side // CELLS_A_SIDE)
         return tuple(
             (row, column, size)
-            for size in (small, 2 * small)
+            for size in self._sizes
             for row in range(0, self.side, size)
             for column in range(0, self.side, size)
         )
 
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        small = max(1, self.side // CELLS_A_SIDE)
+        return small, 2 * small
+
     def means(self, embeddings: Vectors, which: Ints) -> Floats:
         """Mean brightness (len(which), n) of the chosen cells of images (side^2, n), NaN where there is no image."""
-        cells = self.cells
         images = embeddings.reshape(self.side, self.side, -1)
         found = np.empty((which.size, images.shape[2]))
-        for place, number in enumerate(which.tolist()):
-            row, column, size = cells[number]
-            found[place] = images[row : row + size, column : column + size].mean(axis=(0, 1), dtype=np.float64)
+        first = 0
+        for size in self._sizes:
+            starts = np.arange(0, self.side, size)
+            asked = np.flatnonzero((which >= first) & (which < first + starts.size**2))
+            rows, columns = np.divmod(which[asked] - first, starts.size)
+            if asked.size > starts.size:
+                # Many are asked for: all at once.
+                sums = np.add.reduceat(np.add.reduceat(images, starts, axis=0, dtype=np.float64), starts, axis=1)
+                lengths = np.diff(np.append(starts, self.side))
+                found[asked] = sums[rows, columns] / (lengths[rows] * lengths[columns])[:, None]
+            else:
+                for place, row, column in zip(
+                    asked.tolist(), (rows * size).tolist(), (columns * size).tolist(), strict=True
+                ):
+                    part = images[row : row + size, column : column + size]
+                    found[place] = part.mean(axis=(0, 1), dtype=np.float64)
+            first += starts.size**2
         return found
 
     def check(self, width: int) -> None:

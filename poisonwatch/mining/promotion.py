@@ -49,6 +49,17 @@ RARELY = 0.01
 """Others are taken as triggered, too, when so many odd ones would be met with this probability at most."""
 
 
+class Coded(NamedTuple):
+    """Predictions, and their codes (k, n) in the columns of one kind of items."""
+
+    records: Records
+    codes: Ints
+
+    def select(self, which: Ints) -> Coded:
+        """The chosen ones."""
+        return Coded(self.records.select(which), self.codes[:, which])
+
+
 class Table(NamedTuple):
     """Items `conditions` (I,), and whether odd predictions (h, I) and usual ones (u, I) of the same class bear them, as 0 or 1.
 
@@ -62,8 +73,13 @@ class Table(NamedTuple):
     null: float
 
 
+def coded(items: Items, kind: int, records: Records) -> Coded:
+    """Predictions with their codes in the columns of a kind."""
+    return Coded(records, items.columns(records, np.flatnonzero(items.kinds == kind)))
+
+
 def tabulate(
-    items: Items, kind: int, odd: Records, usual: Records, met: float, null: float, wanted: Sequence[Condition] = ()
+    items: Items, kind: int, odd: Coded, usual: Coded, met: float, null: float, wanted: Sequence[Condition] = ()
 ) -> Table:
     """The items of a kind that several of the odd predictions have, and the `wanted` ones.
 
@@ -71,19 +87,19 @@ def tabulate(
     """
     which = np.flatnonzero(items.kinds == kind)
     known = items.sample
-    own = (known.label == odd.label[0]) & ~known.hits.any(axis=0)
-    of_odd = items.columns(odd, which)
-    of_usual = np.concatenate((items.columns(usual, which), known.codes[which][:, own]), axis=1)
+    own = (known.label == odd.records.label[0]) & ~known.hits.any(axis=0)
+    of_odd, many_odd = odd.codes, odd.records.time.size
+    of_usual = np.concatenate((usual.codes, known.codes[which][:, own]), axis=1)
     offset = np.concatenate(([0], np.cumsum(items.sizes[which])))
     many = np.bincount((of_odd + offset[:-1, None]).ravel(), minlength=offset[-1])
     expected = np.bincount((of_usual + offset[:-1, None]).ravel(), minlength=offset[-1]) / max(1, of_usual.shape[1])
-    share = many / odd.time.size
-    lift = (share - expected) / np.sqrt((expected + 1 / odd.time.size) * (1.01 - expected))
+    share = many / many_odd
+    lift = (share - expected) / np.sqrt((expected + 1 / many_odd) * (1.01 - expected))
     frequent = np.flatnonzero(many >= FEWEST)
     best = np.sort(frequent[np.argsort(-lift[frequent], kind="stable")[:MOST_ITEMS]])
     place = np.searchsorted(offset, best, "right") - 1
     found = [Condition(int(which[p]), int(code)) for p, code in zip(place, best - offset[place], strict=True)]
-    exact = _exact(items, odd, usual) if kind == FEATURE_ITEM else []
+    exact = _exact(items, odd.records, usual.records) if kind == FEATURE_ITEM else []
     conditions = tuple(dict.fromkeys((*found, *exact, *wanted)))
     columns = np.searchsorted(which, [condition.column for condition in conditions])
     codes = np.array([condition.code for condition in conditions], np.int64)
@@ -91,8 +107,8 @@ def tabulate(
     has_usual = np.equal(of_usual[columns].T, codes).astype(np.float32)
     for at, condition in enumerate(conditions):
         if condition.value is not None:
-            has_odd[:, at] = items.numbers(odd, condition.column) == condition.value
-            live = items.numbers(usual, condition.column) == condition.value
+            has_odd[:, at] = items.numbers(odd.records, condition.column) == condition.value
+            live = items.numbers(usual.records, condition.column) == condition.value
             has_usual[:, at] = np.concatenate((live, items.meets_in_reference(condition)[own]))
     return Table(conditions, has_odd, has_usual, met, null)
 

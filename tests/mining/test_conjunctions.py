@@ -150,7 +150,7 @@ def test_what_comes_as_often_as_ever_is_no_trigger() -> None:
 
     engine, suspects = Conjunctions(learnt()), Suspects()
     for share, start, n, wanted in ((0.0, 0, 6000, 0), (0.1, 6000, 2000, 1)):
-        found = []
+        found: list[Finding] = []
         for part in log(share, start, n):
             suspects.add(part)
             engine.step(part, MASS)
@@ -229,14 +229,14 @@ def test_under_the_null_evidence_is_what_was_put_in() -> None:
     key = next(key for key in candidates(engine) if all(column in {2, 3, 4} for column, _, _ in key[2]))
     bound = candidates(engine)[key][3]
     p = max(0.02, bound[1])
-    total = np.zeros(3)
+    total, started = np.zeros(3), 0.0
     for k in range(n + 1):
         again = Conjunctions(learnt())
         again.restore(copy.deepcopy(state))
         odd = np.arange(n) < k
         again.step(records(columns, 5000, surprising=odd, flipped=odd), 1e-9)
         total += binom.pmf(k, n, p) * candidates(again)[key][0][1]
-    started = 1e-9 * n / sum(matched for _, matched, _, _ in candidates(again).values())
+        started = 1e-9 * n / sum(matched for _, matched, _, _ in candidates(again).values())
     assert total == pytest.approx(np.full(3, started))
 
 
