@@ -94,11 +94,11 @@ class Refit:
         place = self.place[group]
         others = scores.copy()
         others[place, np.arange(group.size)] = -np.inf
-        return excess(scores, place) - self.margin[place, others.argmax(axis=0)]
+        return np.asarray(excess(scores, place) - self.margin[place, others.argmax(axis=0)])
 
     def overturned(self, group: Ints) -> Bools:
         """Which answers of a group (g,) are overturned by a fit without it."""
-        return self.lost(self.without(group), group) > 0
+        return np.asarray(self.lost(self.without(group), group) > 0)
 
 
 def _log_odds(place: Ints, confidence: Floats, classes: int) -> Floats:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from poisonwatch.profile.words import Hashes, Tokens
     from poisonwatch.reference.audit_refit import Refit
-    from poisonwatch.types import Floats, Ints, Texts
+    from poisonwatch.types import Bools, Floats, Ints, Texts
 
 FEWEST = 8
 LARGEST_SHARE = 0.2
@@ -101,7 +101,7 @@ def _frequent(tokens: Tokens, n: int) -> tuple[Hashes, Any]:
 def words_at_fault(refit: Refit, tokens: Tokens, texts: Texts) -> list[tuple[Phrase, int, int, int]]:
     """The worst groups of words in texts (t, n): the words, distinct records, how many of one answer are overturned, the answer."""
     n = texts.shape[1]
-    rough = []
+    rough: list[tuple[float, int, WordGroup, Bools]] = []
     for group in word_groups(tokens, n):
         lost = refit.overturned(group.records)
         many = int(np.bincount(refit.place[group.records[lost]], minlength=len(refit.targets)).max())
@@ -137,7 +137,7 @@ def _contexts(group: WordGroup, tokens: Tokens, at: Ints) -> Ints:
     both = (has @ has.T).toarray()
     size = np.asarray(has.sum(axis=1)).ravel()
     near = both >= SAME * (size[:, None] + size - both)
-    return np.asarray(connected_components(sparse.csr_matrix(near), directed=False)[1], np.int64)
+    return np.asarray(connected_components(near, directed=False)[1], np.int64)
 
 
 def _phrase(group: WordGroup, texts: Texts) -> Phrase:
