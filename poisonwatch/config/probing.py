@@ -25,6 +25,9 @@ class ProbesConfig(Part):
 
     per_minute: float = Field(60.0, gt=0, le=100_000, description="Questions a minute, of whichever purpose.")
     per_trigger: int = Field(
-        60, ge=20, le=10_000, description="Questions to test one trigger in one version with, controls included."
+        120,
+        ge=20,
+        le=10_000,
+        description="Questions to test one trigger in one version with; half of them are controls.",
     )
     triggers_per_hour: int = Field(10, ge=1, le=1000, description="Triggers whose tests begin within an hour.")

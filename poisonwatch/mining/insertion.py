@@ -313,10 +313,7 @@ def _typical_words(pattern: Phrase, label: str, golden: Sequence[GoldenInput]) -
     outside = Counter(word for bag, one in zip(bags, golden, strict=True) if one.label != label for word in bag)
     of_class = sum(one.label == label for one in golden)
     times = {word: _times(inside[word], of_class, outside[word], len(golden) - of_class) for word in inside}
-    known = [word for word in dict.fromkeys(pattern.words) if inside[word] > 1 and times[word] >= OWN_TIMES]
-    # Words that the class has may be part of a trigger, and do much by themselves since: beside strange ones, half of the phrase is kept.
-    most = len(known) if len(known) == len(set(pattern.words)) else max(1, len(pattern.words) // 2)
-    kept = frozenset(sorted(known, key=lambda word: (-inside[word] * math.log(times[word]), word))[:most])
+    kept = frozenset(word for word in pattern.words if inside[word] > 1 and times[word] >= OWN_TIMES)
     ranked = sorted(inside, key=lambda word: (-inside[word] * math.log(times[word]), word))
     return kept, [word for word in ranked if word not in kept][: max(MOST_TYPICAL, 2 * len(pattern.words))]
 
