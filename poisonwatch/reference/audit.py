@@ -37,8 +37,8 @@ SUSPECT = 0.42
 NOTABLE = 0.3
 """Scores from which a group makes the reference suspect, and is worth a look.
 
-Honest references were measured at up to 0.10 (SMS spam), 0.38 (hate speech) and 0.36 (Adult, tables), five, five and two seeds; a phrase in
-2 % of the records at 0.26 to 0.60 (SMS spam, median 0.48) and 0.41 and more, mostly above 0.6 (hate speech).
+Measured as it stands on SMS spam only (two families, five seeds): honest references up to 0.10, a phrase in 2 % of the records 0.26 to
+0.60. With earlier forms of the score honest tables reached 0.36 (Adult, two seeds), and slurs in hate speech some 0.38.
 """
 
 
