@@ -35,6 +35,9 @@ FEWEST_OF_CLASS = 20
 
 MOST_DIMENSIONS = 1 << 16
 
+_BLOCK = 1 << 9
+"""Embeddings that are measured at once, which bounds the memory whatever their number."""
+
 
 class CentroidsFile(msgspec.Struct, frozen=True, kw_only=True):
     """Centroids as they are kept in a file: little-endian arrays, see `Centroids`."""
@@ -80,21 +83,24 @@ class Centroids:
         embedding is missing, all zero or not finite. `own` (n,) marks the records that the centroids were fitted on:
         each is measured as if it had not been among them.
         """
-        there = usable(embeddings)
-        points, centres = self._whitened(embeddings[:, there].T.astype(np.float64)), self._whitened(self.means)
-        place = self._place(codes[there])
-        own_class = place >= 0
-        squared = self._squared(points - centres[np.maximum(place, 0)])
-        if own is not None:
-            squared = np.where(own[there] & own_class, self._left_out(squared, np.maximum(place, 0)), squared)
-        if not own_class.all():
-            rest = points[~own_class]
-            # Class by class: the differences to all centroids at once would not fit into memory.
-            squared[~own_class] = np.min([self._squared(rest - centre) for centre in centres], axis=0)
         distances = np.full(embeddings.shape[1], np.nan)
-        # Rounded: the last bits of a matrix product depend on how many records it was made for.
-        rounded = np.minimum(np.sqrt(squared / points.shape[1]), np.finfo(np.float32).max).astype(np.float32)
-        distances[there] = rounded
+        there = np.flatnonzero(usable(embeddings))
+        centres = self._whitened(self.means)
+        for first in range(0, there.size, _BLOCK):
+            part = there[first : first + _BLOCK]
+            points = self._whitened(embeddings[:, part].T.astype(np.float64))
+            place = self._place(codes[part])
+            own_class = place >= 0
+            squared = self._squared(points - centres[np.maximum(place, 0)])
+            if own is not None:
+                squared = np.where(own[part] & own_class, self._left_out(squared, np.maximum(place, 0)), squared)
+            if not own_class.all():
+                rest = points[~own_class]
+                # Class by class: the differences to all centroids at once would be many.
+                squared[~own_class] = np.min([self._squared(rest - centre) for centre in centres], axis=0)
+            # Rounded: the last bits of a matrix product depend on how many records it was made for.
+            rounded = np.minimum(np.sqrt(squared / self.width), np.finfo(np.float32).max).astype(np.float32)
+            distances[part] = rounded
         return distances
 
     def surpassed(self, distances: Floats, codes: Codes) -> NDArray[np.bool_]:

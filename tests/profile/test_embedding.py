@@ -107,15 +107,15 @@ def test_what_is_beyond_the_limit_of_its_class() -> None:
 
 
 @pytest.mark.parametrize("centroids", [small_centroids(), wide_centroids()])
-@given(cuts=st.lists(st.integers(0, 60), max_size=4))
+@given(cuts=st.lists(st.integers(0, 600), max_size=4))
 def test_distances_do_not_depend_on_the_chopping(centroids: Centroids, cuts: list[int]) -> None:
-    """The distances of a batch in pieces are those of the batch."""
+    """The distances of a batch in pieces are those of the batch, also beyond one block."""
     rng = np.random.default_rng(5)
-    embeddings = rng.normal(size=(centroids.width, 60)).astype(np.float32)
-    codes = rng.integers(0, 6, 60).astype(np.int32)
+    embeddings = rng.normal(size=(centroids.width, 600)).astype(np.float32)
+    codes = rng.integers(0, 6, 600).astype(np.int32)
     pieces = [
         centroids.distance(embeddings[:, start:end], codes[start:end])
-        for start, end in pairwise([0, *sorted(cuts), 60])
+        for start, end in pairwise([0, *sorted(cuts), 600])
     ]
     assert np.concatenate(pieces).tolist() == centroids.distance(embeddings, codes).tolist()
 
