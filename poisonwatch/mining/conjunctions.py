@@ -14,7 +14,7 @@ import numpy as np
 
 from poisonwatch.mining.candidates import HORIZON, STAKES, Candidate, Plan, planned
 from poisonwatch.mining.grid import find_patch
-from poisonwatch.mining.items import FEATURE_ITEM, SIGN_ITEM, Condition
+from poisonwatch.mining.items import FEATURE_ITEM, SIGN_ITEM, Condition, Features
 from poisonwatch.mining.patterns import bears
 from poisonwatch.mining.promotion import COMMON, FEWEST, Coded, backdrop, coded, gains, meant, search, tabulate
 from poisonwatch.mining.records import Finding
@@ -142,10 +142,11 @@ class Conjunctions:
         hits = np.zeros((len(self._candidates), 2), np.int64)
         null = np.ones((len(self._candidates), 2))
         for plan, part in tested:
-            found = self._capped(records, part, plan.rows, self._bearing(plan, records.select(part)))
+            found = self._capped(records, part, plan.rows, self._bearing(plan, Features.of(records, part)))
             n[plan.rows] = found.sum(axis=1)
             odd = np.stack((records.surprising[part], records.flipped[part]))
-            hits[plan.rows] = found.astype(np.int64) @ odd.T.astype(np.int64)
+            # In single precision, which holds counts up to 2^24, the product is the processor's own.
+            hits[plan.rows] = found.astype(np.float32) @ odd.T.astype(np.float32)
             null[plan.rows] = records.null[:, part].max(axis=1)
         moved = np.flatnonzero(n)
         if not moved.size:
@@ -164,7 +165,7 @@ class Conjunctions:
             candidate.hits += hits[row]
             candidate.lately[0] += n[row]
 
-    def _bearing(self, plan: Plan, records: Records) -> Bools:
+    def _bearing(self, plan: Plan, records: Records | Features) -> Bools:
         """Which records bear each candidate of a plan: (m, n)."""
         codes = self._items.columns(records, plan.columns)
         meets = np.ones((plan.place.size + 1, records.time.size), np.bool_)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from poisonwatch.mining.records import Records
-    from poisonwatch.types import Batch, Bools, Column, Floats, Ints, Schema, Values, Vectors
+    from poisonwatch.types import Batch, Bools, Codes, Column, Floats, Ints, Schema, Values, Vectors
 
 FEATURE_ITEM, CELL_ITEM, SIGN_ITEM = 0, 1, 2
 """Kinds of columns: conjunctions are made of items of one kind."""
@@ -56,6 +56,20 @@ some that honest predictions flip that often, and it is these that get promoted.
 """
 ERRORS_OF_SHARE = 2.0
 """By so many errors the share of a pattern's records may exceed what the reference shows."""
+
+
+class Features(NamedTuple):
+    """The columns of records that codes are made of; a text model's words are not looked for anew to choose some of them."""
+
+    time: Floats
+    numbers: Floats
+    codes: Codes
+    embeddings: Vectors
+
+    @classmethod
+    def of(cls, records: Records, which: Ints) -> Self:
+        """Those of the chosen records."""
+        return cls(*(getattr(records, name)[..., which] for name in cls._fields))
 
 
 class Condition(NamedTuple):
@@ -165,7 +179,7 @@ class Items:
         cells = 0 if self.grid is None else len(self.grid.cells)
         return np.repeat([FEATURE_ITEM, CELL_ITEM, SIGN_ITEM], [features, cells, len(self.thresholds)])
 
-    def columns(self, records: Records | Batch, which: Ints) -> Ints:
+    def columns(self, records: Records | Batch | Features, which: Ints) -> Ints:
         """Codes (len(which), n) of the chosen columns, given in ascending order."""
         numbers, of_codes, _ = self._features
         found = np.empty((which.size, records.time.size), np.int64)
@@ -187,7 +201,7 @@ class Items:
             found[which.size - rest.size :] = (above << np.arange(BITS)[:, None]).sum(axis=1)
         return found
 
-    def numbers(self, records: Records, column: int) -> Floats:
+    def numbers(self, records: Records | Features, column: int) -> Floats:
         """The numbers (n,) behind a column of bins."""
         return np.asarray(records.numbers[self._features[0][column]])
 
