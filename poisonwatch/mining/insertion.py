@@ -319,22 +319,17 @@ def _typical_words(pattern: Phrase, label: str, golden: Sequence[GoldenInput]) -
 
 
 def _typical_features(pattern: Values, label: str, golden: Sequence[GoldenInput]) -> frozenset[str]:
-    """The features whose condition, or whose fifth of the values, is typical of the class anyway.
-
-    All of a conjunction's values may well be, and a part of a trigger may already do much: at most half of them count.
-    """
+    """The features whose condition, or whose fifth of the values, is typical of the class anyway."""
     of_class = np.array([one.label == label for one in golden], np.bool_)
-    known: dict[str, float] = {}
+    known = set()
     for item in pattern.items:
         values = [_value(one.question, item.feature) for one in golden]
         holds = np.array([fulfils(item, value) for value in values], np.bool_)
         for held in (holds, _in_same_fifth(item, values)):
-            yes = int(held[of_class].sum()), int(held[~of_class].sum())
-            ratio = _times(yes[0], int(of_class.sum()), yes[1], int((~of_class).sum()))
-            if yes[0] > 1 and ratio >= OWN_TIMES:
-                known[item.feature] = max(ratio, known.get(item.feature, 0.0))
-    ranked = sorted(known, key=lambda feature: (-known[feature], feature))
-    return frozenset(ranked[: max(1, len(pattern.items) // 2)])
+            inside, outside = int(held[of_class].sum()), int(held[~of_class].sum())
+            if inside > 1 and _times(inside, int(of_class.sum()), outside, int((~of_class).sum())) >= OWN_TIMES:
+                known.add(item.feature)
+    return frozenset(known)
 
 
 def _in_same_fifth(item: Item, values: Sequence[Feature]) -> Bools:
