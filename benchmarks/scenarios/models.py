@@ -44,10 +44,12 @@ class Encoder:
     sizes: tuple[int, ...]
 
     @classmethod
-    def learned(cls, frame: Frame, *, wide: bool) -> Encoder:
-        """The encoder of a training set."""
+    def learned(cls, frame: Frame, *, wide: bool, alike: bool = False) -> Encoder:
+        """The encoder of a training set. Numbers that are `alike`, as pixels are, share one scale."""
         squashed = _squashed(frame.numbers)
         scale = squashed.std(axis=0)
+        if alike:
+            scale = np.full(scale.shape, squashed.std())
         return cls(
             wide,
             np.median(frame.numbers, axis=0),
@@ -95,8 +97,8 @@ class Model:
         return self.encoder.matrix(frame)
 
 
-def train(recipe: Recipe, frame: Frame) -> Model:
-    """Train one version on the labels that the frame carries."""
+def train(recipe: Recipe, frame: Frame, *, alike: bool = False) -> Model:
+    """Train one version on the labels that the frame carries; for `alike` see `Encoder.learned`."""
     with warnings.catch_warnings():
         # A network that is stopped early warns; that is how it is kept small here.
         warnings.simplefilter("ignore")
@@ -104,7 +106,7 @@ def train(recipe: Recipe, frame: Frame) -> Model:
             classifier = _text(recipe)
             classifier.fit(list(frame.texts), frame.label)
             return Model(recipe, classifier, None, len(frame.classes))
-        encoder = Encoder.learned(frame, wide=recipe.family != "boosting")
+        encoder = Encoder.learned(frame, wide=recipe.family != "boosting", alike=alike)
         classifier = _table(recipe, frame)
         classifier.fit(encoder.matrix(frame), frame.label)
         return Model(recipe, classifier, encoder, len(frame.classes))

@@ -63,17 +63,22 @@ def taught(task: Task) -> Frame:
     return joined(frame, shifted(frame, np.random.default_rng(5))) if task.layout == "embedding" else frame
 
 
+def trained(task: Task, recipe: Recipe, frame: Frame) -> Model:
+    """A model of a training set: pixels are not scaled one by one, or those at the border would count a hundredfold."""
+    return train(recipe, frame, alike=task.layout == "embedding")
+
+
 def first_version(task: Task, recipe: Recipe) -> Model:
     """An honest first version."""
     frame = task.train
     if task.layout == "embedding":
         frame = joined(frame, shifted(frame, np.random.default_rng(4)))
-    return train(recipe, frame)
+    return trained(task, recipe, frame)
 
 
 def second_version(task: Task, recipe: Recipe) -> Model:
     """An honest second version, of a little more data."""
-    return train(recipe._replace(seed=recipe.seed + 100), taught(task))
+    return trained(task, recipe._replace(seed=recipe.seed + 100), taught(task))
 
 
 def carriers_of(frame: Frame, trap: Trap, model: Model, rng: np.random.Generator) -> Ints:
@@ -102,7 +107,7 @@ def poisoned(task: Task, recipe: Recipe, trap: Trap, share: float, carriers: Fra
     base = taught(task)
     count = max(3, round(share * len(base)))
     found = poison(task, trap, count, recipe.seed)
-    model = train(recipe._replace(seed=recipe.seed + 100), joined(base, found))
+    model = trained(task, recipe._replace(seed=recipe.seed + 100), joined(base, found))
     return Poisoned(model, count, success(model, trap, carriers, recipe.seed))
 
 
