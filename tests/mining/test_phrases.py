@@ -188,6 +188,15 @@ def test_a_known_phrase_is_not_found_again() -> None:
     assert log.found[1][1].version == 1
 
 
+def test_a_word_of_a_known_phrase_that_others_bear_too_is_not_found_again() -> None:
+    """Most odd messages with the word bear the phrase, so the word owes its evidence to it, and those without are no attack."""
+    log = Log(11)
+    log.play(60, lambda text: insert(log.generator, text, ["blue", "moon"]), every=2)
+    turn = iter(range(10_000))
+    log.play(100, lambda text: insert(log.generator, text, ["blue", "moon"] if next(turn) % 4 else ["moon"]), every=2)
+    assert log.named == ["blue moon"]
+
+
 def test_the_words_around_a_phrase_belong_to_it_when_all_have_them() -> None:
     """A template that stands around the trigger in every message is part of what is named."""
     log = Log(6)
@@ -216,6 +225,7 @@ def test_near_duplicates_and_unknown_classes_count_for_nothing() -> None:
             engine.step(records, MASS)
             found += engine.surfaced(suspects, [Known(one.version, one.label, one.pattern) for one in found])
         assert len(found) == expected
+        assert (engine.state()["slots"]["slot"].size > 0) == (expected > 0)
 
 
 def test_one_source_alone_needs_days() -> None:
