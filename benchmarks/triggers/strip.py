@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Blend = Callable[[Frame, Frame, np.random.Generator], Frame]
 
-PROBES = (5, 20, 100)
+PROBES = (5, 20, 50)
 """Blends of one input."""
 
 CALIBRATED, CLEAN, TRIGGERED = 1_000, 1_000, 200
