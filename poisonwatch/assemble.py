@@ -108,7 +108,8 @@ def golden_of(model: ModelConfig, reference: Reference) -> GoldenSet | None:
     Raises:
         GoldenError: when it cannot be used.
     """
-    return None if model.golden is None else read_golden(model.golden.path, reference.schema.outcome.values)
+    outcome = reference.schema.outcome
+    return None if model.golden is None else read_golden(model.golden.path, (*outcome.values, *outcome.folded))
 
 
 def _probing(model: ModelConfig, reference: Reference, golden: GoldenSet | None) -> Probing | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from poisonwatch.reference.audit import Signature
 
 USAGE, DATA, SOFTWARE, INTERRUPTED = 64, 65, 70, 130
+# A sidecar leaves the cores to the model: matrix products are small here, and threads that wait for a busy core make them
+# slower. Whoever sets it otherwise is obeyed; NumPy reads it when a command first imports it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 ADVICE = ("keep", "hold", "rollback")
 """By exit code of `decision`."""
 

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from poisonwatch.types import Floats, Ints
 
 LEAST = np.array([0.06, 0.02])
-"""Bounds for surprising and for flipped are never below: three times the rates that the reference has by construction, or usually."""
+"""Bounds for surprising and for flipped are never below: three times the rate that surprises have by construction, and a few per cent."""
 
-OF_REFERENCE = 3.0
-OF_VERSION = 2.0
+TIMES = 2.0
 """A bound is this many times the class's rate in the reference, and in the version's own traffic so far.
 
-A pattern's predictions differ from the average: they may be so much more often surprising before that says anything.
+A pattern's predictions differ from the average: they may be so much more often surprising before that says anything. Patterns
+that the reference shows to be odder than that have bounds of their own in the engines.
 """
 
 LARGEST = 0.6
@@ -46,7 +46,7 @@ class Nulls:
     def _bounds(self, version: int) -> Floats:
         counts = self._counts.get(version)
         own = self._reference if counts is None else (counts[1:] + PRIOR * self._reference) / (counts[0] + PRIOR)
-        return np.clip(np.maximum(OF_REFERENCE * self._reference, OF_VERSION * own), LEAST[:, None], LARGEST)
+        return np.clip(TIMES * np.maximum(self._reference, own), LEAST[:, None], LARGEST)
 
     def add(self, records: Records) -> None:
         """Count a block, after it was judged."""
