@@ -1,7 +1,7 @@
 """The miner of one model: predictions go in, in the order of the log; triggers come out. Pure.
 
-Predictions are folded in blocks that end where a window closes, and after `BLOCK` predictions: where they end depends on
-the log alone, never on how it was chopped into batches.
+Predictions are folded in blocks that end where a window closes, if any of them is odd, and after `BLOCK` predictions: where
+they end depends on the log alone, never on how it was chopped into batches.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 BLOCK = 2048
 """Predictions after which a block ends at the latest."""
+
+
+PATIENCE = 256
+"""Predictions that wait at most when none of them is odd; where traffic is sparse a block costs more than its predictions."""
 
 
 class MiningSettings(NamedTuple):
@@ -97,8 +101,14 @@ class Miner:
         self._pending = records if self._pending is None else self._pending.join(records)
 
     def fold(self, closed_by: int) -> None:
-        """Fold what came up to and with prediction `closed_by` of the last batch: a window ends there."""
-        self._fold(self._before + int(np.searchsorted(self._kept, closed_by, "right")))
+        """Fold what came up to and with prediction `closed_by` of the last batch: a window ends there.
+
+        A few predictions none of which is odd can wait: they take evidence away and give none.
+        """
+        upto = self._before + int(np.searchsorted(self._kept, closed_by, "right"))
+        waiting = self._pending
+        if waiting is not None and (upto >= PATIENCE or (waiting.surprising | waiting.flipped)[:upto].any()):
+            self._fold(upto)
 
     def fold_full(self) -> None:
         """Fold the blocks that are full: the batch has ended."""
