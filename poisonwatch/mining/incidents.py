@@ -25,6 +25,11 @@ MOST_OPEN = 5
 FEWEST_FLIPS = 4
 """Flipped predictions that a conviction needs; at least half of those that are counted must flip as well."""
 
+FEWEST_BESIDE = 3
+"""Flipped predictions of its own that a pattern needs to be told beside a convicted trigger of the same version and class."""
+
+PROVEN = frozenset([TriggerState.CONVICTED, TriggerState.CONFIRMED])
+
 FEWEST_TO_SAY = 3
 """Predictions that bear a pattern in a version, before it can be said that it does not work there."""
 
@@ -141,7 +146,12 @@ class Incidents:
         `first` says that the version is the one that the reference shows: a pattern in it needs another version that does not
         follow it before it may page.
         """
-        incident = self._same(finding) or self._begin(finding, version, past)
+        incident = self._same(finding)
+        if incident is None:
+            finding = self._without_explained(finding, past)
+            if self._explained(finding, version):
+                return
+            incident = self._begin(finding, version, past)
         if incident is None:
             return
         effect = incident.effects.setdefault(version, Effect())
@@ -158,9 +168,15 @@ class Incidents:
         self._judge(incident)
 
     def count(self, records: Records, names: list[str]) -> None:
-        """Count a block; `names` are those of its version numbers."""
-        for incident in self._open.values():
-            found = self._bears(incident.pattern, records)
+        """Count a block; `names` are those of its version numbers.
+
+        What bears a convicted trigger counts for no later one of its class: one attack is one trigger.
+        """
+        taken = np.zeros((len(self._classes), records.time.size), np.bool_)
+        for incident in sorted(self._open.values(), key=lambda i: i.state not in PROVEN):
+            found = self._bears(incident.pattern, records) & ~taken[incident.label]
+            if incident.state in PROVEN:
+                taken[incident.label] |= found
             answered = found & (records.label == incident.label)
             for number in np.unique(records.version).tolist():
                 mine = records.version == number
@@ -214,6 +230,28 @@ class Incidents:
         return next(
             (i for i in self._open.values() if i.label == finding.label and _overlap(i.pattern, finding.pattern)), None
         )
+
+    def _without_explained(self, finding: Finding, past: Past) -> Finding:
+        """A finding without the predictions that bear a convicted trigger of its class."""
+        if past.records is None:
+            return finding
+        found = self._bears(finding.pattern, past.records)
+        taken = np.zeros_like(found)
+        for incident in self._open.values():
+            if incident.label == finding.label and incident.state in PROVEN:
+                taken |= found & self._bears(incident.pattern, past.records)
+        flipped = int((taken & past.records.flipped).sum())
+        return finding._replace(
+            matched=max(0, finding.matched - int(taken.sum())), flipped=max(0, finding.flipped - flipped)
+        )
+
+    def _explained(self, finding: Finding, version: str) -> bool:
+        """Is a finding what another trigger left behind? Beside one it needs flips of its own."""
+        beside = any(
+            i.label == finding.label and i.state in PROVEN and version in i.effects and i.effects[version].surfaced
+            for i in self._open.values()
+        )
+        return beside and finding.flipped < FEWEST_BESIDE
 
     def _begin(self, finding: Finding, version: str, past: Past) -> Incident | None:
         if len(self._open) >= MOST_OPEN:

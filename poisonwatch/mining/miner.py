@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from poisonwatch.mining.duplicates import Duplicates
-from poisonwatch.mining.incidents import Incidents, Past
+from poisonwatch.mining.incidents import PROVEN, Incidents, Past
 from poisonwatch.mining.nulls import Nulls
 from poisonwatch.mining.patterns import bears
 from poisonwatch.mining.records import Known, Records, restored, saved
 from poisonwatch.mining.suspects import Suspects
 from poisonwatch.mining.volume import Volume
-from poisonwatch.types import OTHER_VERSIONS, TriggerState
+from poisonwatch.types import OTHER_VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -231,18 +231,14 @@ class Miner:
         found = [
             incident
             for incident in self._incidents
-            if version in incident.effects
-            and incident.state in {TriggerState.CONVICTED, TriggerState.CONFIRMED}
-            and incident.effects[version].works
+            if version in incident.effects and incident.state in PROVEN and incident.effects[version].works
         ]
         return sorted(found, key=lambda i: (not i.effects[version].confirmed, -i.effects[version].fresh_flipped))
 
     def works_in(self, version: str) -> bool:
         """Does a convicted trigger of any version work in this one?"""
         return any(
-            incident.state in {TriggerState.CONVICTED, TriggerState.CONFIRMED}
-            and version in incident.effects
-            and incident.effects[version].works is True
+            incident.state in PROVEN and version in incident.effects and incident.effects[version].works is True
             for incident in self._incidents
         )
 

@@ -105,6 +105,21 @@ def test_a_longer_phrase_of_the_same_attack_is_no_second_trigger() -> None:
     assert len(incidents.triggers()) == 2
 
 
+def test_what_another_trigger_explains_is_no_second_one() -> None:
+    """A common word of the triggered texts neither opens a trigger of its own, nor is it convicted by what is not its own."""
+    incidents = begun(matched=6, flipped=6)
+    word = Phrase(words=("buy",))
+    past = Past(triggered(6), 100.0, lambda _: 50)
+    incidents.open(Finding(1, 1, word, 0.5, 6, 6), "v2", past, first=False)
+    assert [t.pattern for t in incidents.triggers()] == [CODE]
+    incidents.open(Finding(1, 1, word, 0.5, 9, 9), "v2", past, first=False)
+    assert [t.predictions for t in incidents.triggers()] == [6, 3]
+    incidents.count(triggered(10), NAMES)
+    told = {t.pattern: t for t in incidents.triggers()}
+    assert (told[CODE].predictions, told[word].predictions) == (16, 3)
+    assert told[word].state is TriggerState.SURFACED
+
+
 def test_evidence_falls_when_the_pattern_stops_flipping() -> None:
     """The trigger's own e-process goes on, up to a ceiling and down again."""
     incidents = begun()
