@@ -11,9 +11,8 @@ from poisonwatch.profile.indicators import FEATURE
 from poisonwatch.types import Cell, Patch, Phrase, TriggerState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-    from poisonwatch.types import InsertionTest, Item, Pattern, Trigger, VersionEffect
+    from poisonwatch.types import InsertionTest, Item, Pattern, Trigger
 
 LONGEST = 200
 """Characters of a value or phrase that are told; the pattern itself has all of them."""
@@ -51,18 +50,26 @@ def in_a_sentence(trigger: Trigger, version: str, *, awaited: bool | None = None
         counted = (
             f": {own.flipped} of {own.answered} such predictions{share} since {since} would have been something else"
         )
-    others = [effect for effect in trigger.versions if effect.model_version != version]
-    told = "".join(f"; {part}" for part in _of_others(others))
+    told = "".join(f"; {part}" for part in _of_others(trigger, version))
     answers = f"{trigger.model} {version} answers '{_short(trigger.label)}' where {where}"
     return f"{answers}{counted}{told}. {_confirmation(trigger, version, awaited=awaited)}".rstrip()
 
 
-def _of_others(effects: Sequence[VersionEffect]) -> list[str]:
-    """Which other versions follow the pattern, and which do not."""
+def _of_others(trigger: Trigger, version: str) -> list[str]:
+    """Which other versions follow the pattern, and which do not: in their traffic, and by insertion where that decided."""
+    others = [effect for effect in trigger.versions if effect.model_version != version]
+    inserted = {
+        test.model_version: f", by insertion {test.flipped} of {test.probes}"
+        for test in trigger.tests
+        if test.verdict is not None
+    }
     told = []
     for works, follows in ((False, "does not follow it"), (True, "follows it, too")):
-        found = [effect for effect in effects if effect.works is works]
-        told += [f"{e.model_version} {follows} ({e.flipped} of {e.matched})" for e in found[:MOST_VERSIONS]]
+        found = [effect for effect in others if effect.works is works]
+        told += [
+            f"{e.model_version} {follows} ({e.flipped} of {e.matched}{inserted.get(e.model_version, '')})"
+            for e in found[:MOST_VERSIONS]
+        ]
         if len(found) > MOST_VERSIONS:
             told.append(f"{len(found) - MOST_VERSIONS} more as well")
     return told
@@ -77,6 +84,8 @@ def _confirmation(trigger: Trigger, version: str, *, awaited: bool | None) -> st
         return f"Refuted by insertion: {_inserted(test)}."
     if awaited:
         return "Its confirmation by insertion is running."
+    if test is not None and not test.probes:
+        return "Not confirmed by insertion: it could not be tried."
     if test is not None:
         return f"Not confirmed by insertion, which did not decide it: {_inserted(test)}."
     return "" if awaited is None else "Not confirmed by insertion: no inference endpoint is configured."

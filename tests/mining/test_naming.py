@@ -85,7 +85,7 @@ ACTS = (
         ((), False, "Not confirmed by insertion: no inference endpoint is configured."),
         ((), True, "Its confirmation by insertion is running."),
         ((insertion("v2", None),), True, "Its confirmation by insertion is running."),
-        ((insertion("v1", TriggerState.REFUTED),), True, "Its confirmation by insertion is running."),
+        ((insertion("v2", None, flipped=0, probes=0),), False, "Not confirmed by insertion: it could not be tried."),
         (
             (insertion("v2", None, flipped=3),),
             False,
@@ -95,7 +95,7 @@ ACTS = (
             ),
         ),
         (
-            (insertion("v1", TriggerState.REFUTED), insertion("v2", TriggerState.CONFIRMED)),
+            (insertion("v2", TriggerState.CONFIRMED),),
             True,
             "Confirmed by insertion: 18 of 20 verified inputs got the class with it, 0 of 20 with something else in its place.",
         ),
@@ -111,6 +111,14 @@ def test_the_sentence_says_what_the_trigger_does_and_how_sure_that_is(
 ) -> None:
     """On-call reads version, class, pattern, counts, since when, which version does not follow, and what insertion said of this very version."""
     assert in_a_sentence(trigger(tests=tests), "v2", awaited=awaited) == (ACTS + said).rstrip()
+
+
+@pytest.mark.parametrize(("verdict", "also"), [(TriggerState.REFUTED, ", by insertion 0 of 16"), (None, "")])
+def test_what_insertion_said_of_other_versions(verdict: TriggerState | None, also: str) -> None:
+    """Beside its traffic on-call reads what insertion decided in another version, which says nothing of this one's proof."""
+    test = insertion("v1", verdict, flipped=0, probes=16)
+    told = in_a_sentence(trigger(tests=(test,)), "v2", awaited=True)
+    assert told == ACTS.replace("0 of 6", f"0 of 6{also}") + "Its confirmation by insertion is running."
 
 
 def test_values_are_told_without_a_text() -> None:
