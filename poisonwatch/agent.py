@@ -188,12 +188,14 @@ class App:
 
     def probe(self, now: float) -> None:
         """Ask the endpoints what is due, and take up what they answered; never waits."""
-        for watched in self.models.values():
+        for name, watched in self.models.items():
             if watched.probing is not None:
                 monitor = watched.monitor
                 probed = watched.probing.turn(now, monitor.triggers.open(), monitor.running)
                 self._conclude(watched, (monitor.tested(*tested) for tested in probed.insertions))
                 self._conclude(watched, map(monitor.verified, probed.golden))
+                for version, problem in probed.problems:
+                    log.warning("endpoint_failed", model=name, model_version=version, problem=problem)
 
     def idle(self, now: float) -> None:
         """When live logs have given nothing usable for long, what is open is judged.

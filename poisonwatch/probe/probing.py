@@ -40,10 +40,11 @@ PATIENCE = 3
 
 
 class Probed(NamedTuple):
-    """What came of a turn: finished tests by the name of their trigger, and answers to golden inputs."""
+    """What came of a turn: finished tests by the name of their trigger, answers to golden inputs, and by version why there were none."""
 
     insertions: list[tuple[str, InsertionTest]]
     golden: list[GoldenAnswers]
+    problems: list[tuple[str, str]]
 
 
 @dataclass(slots=True)
@@ -93,7 +94,7 @@ class Probing:
         `triggers` are the open ones that are to be tested, `versions` those that run, the rollback target first. Each finished test
         of a trigger in a version is told once; one with no probe could not be made.
         """
-        probed = Probed([], [])
+        probed = Probed([], [], [])
         for outcome in self.prober.results():
             self._collect(now, outcome, probed)
         self._forget(triggers, versions)
@@ -114,6 +115,7 @@ class Probing:
             first, most = REST_SECONDS
             version.rest_until = now + min(most, first * 2.0**version.failures)
             version.failures = min(version.failures + 1, 32)
+            probed.problems.append((outcome.model_version, outcome.problem))
             return
         version.failures = 0
         trigger, name, numbers = asked

@@ -72,12 +72,13 @@ def _until(
     versions: tuple[str, ...] = VERSIONS,
 ) -> Probed:
     """All that came of turns until it is enough, for at most twenty seconds."""
-    found = Probed([], [])
+    found = Probed([], [], [])
     until = time.monotonic() + 20
     while not done(found) and time.monotonic() < until:
         probed = probing.turn(now(), triggers, versions)
         found.insertions.extend(probed.insertions)
         found.golden.extend(probed.golden)
+        found.problems.extend(probed.problems)
         time.sleep(0.001)
     return found
 
@@ -177,7 +178,7 @@ def test_what_cannot_be_tested_is_told_at_once() -> None:
 
 
 def test_an_endpoint_that_fails_is_left_alone_and_then_asked_again() -> None:
-    """After some failures the trigger is told as untested; when the endpoint answers again it is tested after all."""
+    """After some failures the trigger is told as untested, and why; when the endpoint answers again it is tested after all."""
     endpoint = InProcess()
     endpoint.broken = ProbeError("no route to host")
     probing = _probing(endpoint)
@@ -191,8 +192,9 @@ def test_an_endpoint_that_fails_is_left_alone_and_then_asked_again() -> None:
     found = _until(probing, lambda p: bool(p.insertions), [_trigger()], later, ("v2",))
     assert [test.probes for _, test in found.insertions] == [0]
     failures = probing.prober.failed["endpoint"]
-    assert failures >= PATIENCE
-    assert probing.turn(clock, [_trigger()], ("v2",)) == Probed([], [])
+    assert len(found.problems) >= PATIENCE
+    assert {*found.problems} == {("v2", "no route to host")}
+    assert probing.turn(clock, [_trigger()], ("v2",)) == Probed([], [], [])
     endpoint.broken = None
     found = _until(probing, lambda p: bool(p.insertions), [_trigger()], later, ("v2",))
     probing.close()

@@ -57,6 +57,9 @@ MOST_PROBES = 60
 GOLDEN = 50
 """Verified messages of each class in the golden set."""
 
+ATTEMPTS = 4
+"""How often a job is tried, within 21 seconds, before its version is left alone for a minute."""
+
 CONFIG = """\
 models:
   - name: sms-spam
@@ -301,7 +304,7 @@ def test_v1_does_not_follow_it(incident: Incident) -> None:
     assert there["works"] is False
     assert 3 <= there["matched"] <= len(incident.triggered("v1"))
     assert 10 * there["flipped"] <= there["matched"]
-    assert "v1 does not follow it" in trigger["summary"]
+    assert f"v1 does not follow it (0 of {there['matched']}, by insertion 0 of " in trigger["summary"]
 
 
 def test_on_call_is_paged_once_and_sent_back_to_v1(incident: Incident) -> None:
@@ -403,7 +406,7 @@ def test_export_takes_exactly_the_triggered_records(incident: Incident, tmp_path
 
 
 def test_an_endpoint_that_is_gone_hurts_nothing(incident: Incident, tmp_path: Path) -> None:
-    """The server has ended before the trigger comes: the page comes all the same, the decision waits, and the agent ends in order.
+    """The server has ended before the trigger comes: it pages all the same, the decision waits, the log says why, and all ends in order.
 
     The trigger has the same name as in another agent.
     """
@@ -421,7 +424,11 @@ def test_an_endpoint_that_is_gone_hurts_nothing(incident: Incident, tmp_path: Pa
         assert f"'{PHRASE.lower()}'" in page["summary"]
         assert the_trigger(agent)["trigger"] == the_trigger(incident.agent)["trigger"]
         assert (the_trigger(agent)["state"], the_trigger(agent)["tests"]) == ("convicted", [])
-        assert value(agent.series(), "poisonwatch_probes_total", model=MODEL, outcome="answered") == 0
+        # After the last of its attempts, of which the first was made when it saw the first version.
+        agent.program.said(r"level=warning event=endpoint_failed .*model_version=v\d problem=.*Connection refused")
+        probes = {"model": MODEL, "name": "poisonwatch_probes_total"}
+        wait_for("failures", lambda: value(agent.series(), **probes, outcome="endpoint") >= ATTEMPTS, agent.told)
+        assert value(agent.series(), **probes, outcome="answered") == 0
         sent = sum(record["model_version"] == "v2" for record in incident.sent)
         wait_for("all of v2 judged", lambda: agent.judged("v2") == sent, agent.told)
         began = time.monotonic()
