@@ -11,7 +11,6 @@ from poisonwatch.profile.indicators import FEATURE
 from poisonwatch.types import Cell, Patch, Phrase, TriggerState
 
 if TYPE_CHECKING:
-
     from poisonwatch.types import InsertionTest, Item, Pattern, Trigger
 
 LONGEST = 200
