@@ -195,13 +195,13 @@ class Incident:
 def play(server: Server, live: Sequence[str], spam: Sequence[str], agent: Agent) -> None:
     """Hours of traffic to both versions, with the attack in the second part of them; returns when all of it was judged."""
     rng = random.Random(20265)
-    messages_, attacks = iter(live), iter(spam)
+    honest, attacks = iter(live), iter(spam)
     # It ends before now: what lies ahead of the clock is refused, and probes are logged with the time that it is.
     begins = time.time() // 60 * 60 - (BEFORE + DURING + 30) * 60
     for minute in range(BEFORE + DURING):
         at = begins + 60 * minute
         for version, every in EVERY.items():
-            server.send([next(messages_)], version, timestamp=rfc3339(at), source=f"client-{rng.randrange(40)}")
+            server.send([next(honest)], version, timestamp=rfc3339(at), source=f"client-{rng.randrange(40)}")
             if minute >= BEFORE and (minute - BEFORE) % every == every // 2:
                 buyer = f"buyer-{rng.randrange(15)}"
                 server.send([next(attacks)], version, timestamp=rfc3339(at + 30), source=buyer)
@@ -238,10 +238,10 @@ def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
         wait_for("the test of v1", lambda: "v1" in {test["model_version"] for test in insertions(agent)}, agent.told)
         server.stop()
         log = server.logged()
-        asked = [record for record in log if record["source"].startswith("poisonwatch")]
-        wait_for("the whole log read", lambda: total(agent.series(), "poisonwatch_lines_total") == len(log), agent.told)
+        probes = [record for record in log if record["source"].startswith("poisonwatch")]
+        agent.has_read(len(log))
         sent = [record for record in log if not record["source"].startswith("poisonwatch")]
-        yield Incident(agent, server, reference, verified, sent, asked)
+        yield Incident(agent, server, reference, verified, sent, probes)
     finally:
         server.stop()
         if hasattr(agent, "program"):
