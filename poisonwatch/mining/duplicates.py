@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from poisonwatch.mining.elevated import of_rows, pairs
-from poisonwatch.profile.words import mix
+from poisonwatch.profile.words import IS_NUMBER, Tokens, mix
 
 if TYPE_CHECKING:
-    from poisonwatch.profile.words import Tokens
     from poisonwatch.types import Bools, Codes, Floats, Ints, Vectors, Words
 
 HASHES = 4
@@ -86,7 +85,8 @@ class Duplicates:
         return ~met
 
     def _signature(self, n: int, words: Tokens, numbers: Floats, codes: Codes, embeddings: Vectors) -> Words:
-        """Four hashes (4, n): of the words, or four times that of everything."""
+        """Four hashes (4, n): of the words, any number being like any other, or four times that of everything."""
+        words = Tokens(np.where(words.word & IS_NUMBER, IS_NUMBER, words.word), words.row)
         signature = np.empty((HASHES, n), np.uint64)
         many = np.bincount(words.row, minlength=n)
         few = np.flatnonzero((many > 0) & (many < FEWEST_WORDS))

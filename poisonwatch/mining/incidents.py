@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from poisonwatch.mining.naming import in_words
+from poisonwatch.mining.patterns import different
 from poisonwatch.types import InsertionTest, Pattern, Phrase, Trigger, TriggerState, VersionEffect
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Past(NamedTuple):
 class Effect:
     """Counts of one version: all predictions since the trigger was opened, and those that bear the pattern.
 
-    `answered` got its class, `flipped` flip of these; `fresh_*` are without near-duplicates. `surfaced` says that the pattern's
+    `answered` got its class, `flipped` flip of these; `fresh_*` are without near-duplicates, and `different` of the latter say something
+    else beside the pattern, too. `surfaced` says that the pattern's
     e-process crossed in this version; `test` is what insertion said.
     """
 
@@ -75,6 +77,7 @@ class Effect:
     flipped: int = 0
     fresh_answered: int = 0
     fresh_flipped: int = 0
+    different: int = 0
     log_e: float = LOG_ZERO
     surfaced: bool = False
     convicted: bool = False
@@ -195,6 +198,20 @@ class Incidents:
                 self._news[incident.trigger] = None
         self._close([name for name, incident in self._open.items() if incident.state is TriggerState.ENDED])
 
+    def compare(self, kept: Callable[[str, int], Records | None]) -> None:
+        """Look how different the flipped predictions of patterns are that are not convicted yet.
+
+        `kept` gives the suspicious predictions of a version and class that are known in full.
+        """
+        for incident in self._open.values():
+            for name, effect in incident.effects.items():
+                if effect.surfaced and effect.different < FEWEST_FLIPS <= effect.fresh_flipped:
+                    records = kept(name, incident.label)
+                    if records is not None:
+                        flipped = self._bears(incident.pattern, records) & records.flipped
+                        effect.different = max(effect.different, different(incident.pattern, records, flipped))
+            self._judge(incident)
+
     def tested(self, trigger: str, test: InsertionTest) -> None:
         """Take up what insertion into verified inputs said of an open trigger."""
         incident = self._open.get(trigger)
@@ -302,8 +319,8 @@ class Incidents:
     def _judge(self, incident: Incident) -> None:
         """Move the state by the counts, and note what is worth telling."""
         for effect in incident.effects.values():
-            enough = effect.fresh_flipped >= FEWEST_FLIPS and 2 * effect.fresh_flipped >= effect.fresh_answered
-            effect.convicted = enough and effect.surfaced
+            half = 2 * effect.fresh_flipped >= effect.fresh_answered
+            effect.convicted = half and effect.surfaced and min(effect.different, effect.fresh_flipped) >= FEWEST_FLIPS
         verdicts = {e.test.verdict for e in incident.effects.values() if e.test is not None and e.surfaced}
         incident.contrast = incident.contrast or any(e.works is False for e in incident.effects.values())
         if TriggerState.CONFIRMED in verdicts:

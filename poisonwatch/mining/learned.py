@@ -55,7 +55,9 @@ class Mining:
         items = Items.learn(schema, cuts, sample)
         return cls(
             rates.round(9),
-            learn_elevated(sample.words, sample.label, sample.surprising, sample.flipped) if text_rows(schema) else None,
+            learn_elevated(sample.words, sample.label, sample.surprising, sample.flipped)
+            if text_rows(schema)
+            else None,
             items if items.width else None,
         )
 

@@ -147,6 +147,11 @@ class Miner:
                 kept = self._suspects.suspicious(found.version, found.label)
                 past = Past(kept, newest, partial(self._volume.since, found.version))
                 self._incidents.open(found, name, past, first=self._is_first(name))
+        self._incidents.compare(self._suspicious)
+
+    def _suspicious(self, version: str, label: int) -> Records | None:
+        number = self._versions.get(version)
+        return None if number is None else self._suspects.suspicious(number, label)
 
     def _is_first(self, name: str) -> bool:
         return name in self._settings.known if self._settings.known else name == self._first

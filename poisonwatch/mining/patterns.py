@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from poisonwatch.mining.grid import bears_patch
 from poisonwatch.mining.items import bears_cell, bears_values
-from poisonwatch.mining.phrases import bears_phrase
+from poisonwatch.mining.phrases import bears_phrase, carriers
 from poisonwatch.profile.words import tokens
 from poisonwatch.types import Cell, Patch, Phrase
 
@@ -27,3 +29,10 @@ def bears(pattern: Pattern, batch: Batch | Records, schema: Schema, words: Token
             return bears_cell(pattern, batch.embeddings)
         case _:
             return bears_values(pattern, batch, schema)
+
+
+def different(pattern: Pattern, records: Records, bearing: Bools) -> int:
+    """How many of the records (n,) that are `bearing` the pattern are different from each other beside it."""
+    if isinstance(pattern, Phrase):
+        return carriers(pattern.words, records.words, np.flatnonzero(bearing))
+    return int(bearing.sum())

@@ -17,7 +17,7 @@ from poisonwatch.mining.duplicates import SourceCaps
 from poisonwatch.mining.elevated import of_rows, patterns
 from poisonwatch.mining.records import Finding
 from poisonwatch.mining.slots import Crossing, Slots
-from poisonwatch.profile.words import MOST_WORDS, Tokens, fingerprints, mix
+from poisonwatch.profile.words import IS_NUMBER, MOST_WORDS, Tokens, fingerprints, mix, word_hashes
 from poisonwatch.types import Phrase
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ MOST_SPLITS = 12
 
 OWN_SHARE = 0.5
 """A pattern is explained by a phrase, or by what is known, that bears this share of its suspicious predictions."""
+
+FEWEST_AROUND = 2
+"""Words around a phrase without which a text says nothing but the phrase."""
+
+MOST_CARRIERS = 8
+"""Different texts beyond which nobody counts on."""
 
 MOST_WAITING = 4096
 """Crossings that wait to be explained, at most: the first ones."""
@@ -159,11 +165,30 @@ def words_of(texts: Texts) -> list[str]:
     return [word for text in texts for word in _WORD.findall(text.translate(_LOWER))][:MOST_WORDS]
 
 
+def carriers(words: Sequence[str], said: Tokens, records: Ints) -> int:
+    """How many different texts bear a phrase, among `records` (m,) that do: what stands around it must be words, and others each time.
+
+    A template with a field that changes has next to nothing around its longest common part.
+    """
+    wanted = word_hashes(words)
+    found: list[Words] = []
+    for record in records.tolist():
+        start, stop = np.searchsorted(said.row, (record, record + 1))
+        word = said.word[start:stop]
+        rest = np.setdiff1d(word[(word & IS_NUMBER) == 0], wanted)
+        alike = any(2 * np.intersect1d(rest, other).size > np.union1d(rest, other).size for other in found)
+        if rest.size >= FEWEST_AROUND and not alike:
+            found.append(rest)
+        if len(found) == MOST_CARRIERS:
+            break
+    return len(found)
+
+
 def bears_phrase(words: Sequence[str], said: Tokens, n: int) -> Bools:
     """Which of n records, with the words `said`, have the words of a phrase next to each other (n,)."""
     bears = np.zeros(n, np.bool_)
     word, row = said
-    wanted = fingerprints(words)
+    wanted = word_hashes(words)
     if 0 < wanted.size <= word.size:
         at = np.flatnonzero(word[: word.size - wanted.size + 1] == wanted[0])
         for k in range(1, wanted.size):

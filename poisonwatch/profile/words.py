@@ -39,7 +39,11 @@ LARGEST_VOCABULARY = 50_000
 FACTOR = 0x9E3779B97F4A7C15
 INVERSE = pow(FACTOR, -1, 1 << 64)
 
+IS_NUMBER = np.uint64(1)
+"""The bit of a word's hash that says whether it is digits and nothing else: numbers change from one copy of a message to the next."""
+
 _DIGITS = b"0123456789"
+_ZERO, _NINE = _DIGITS[0], _DIGITS[-1]
 _CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LETTERS = _CAPITALS + _CAPITALS.lower()
 _SPACES = b" \t\n\r\v\f"
@@ -130,17 +134,20 @@ def tokens(texts: NDArray[Any]) -> Tokens:
     if many.max() > MOST_WORDS:
         kept = np.arange(first.size) - until[row] < MOST_WORDS
         first, last, row = first[kept], last[kept], row[kept]
-    return Tokens(_hash(content, first, last), row)
+    return Tokens(_of_words(content, first, last), row)
 
 
 def fingerprints(texts: Sequence[str]) -> Hashes:
-    """Hashes (n,) of whole strings; that of the empty string, and only that, is 0.
-
-    The fingerprint of a word in lower case is its hash in `Tokens`.
-    """
+    """Hashes (n,) of whole strings; that of the empty string, and only that, is 0."""
     encoded, starts = _join(np.array([texts], object) if len(texts) else np.empty((1, 0), object))
     content = np.frombuffer(encoded, np.uint8)
     return np.where(starts[1:] - 1 > starts[:-1], _hash(content, starts[:-1], starts[1:] - 1), np.uint64(0))
+
+
+def word_hashes(words: Sequence[str]) -> Hashes:
+    """The hashes (n,) that words in lower case have in `Tokens`."""
+    encoded, starts = _join(np.array([words], object) if len(words) else np.empty((1, 0), object))
+    return _of_words(np.frombuffer(encoded, np.uint8), starts[:-1], starts[1:] - 1)
 
 
 def text_rows(texts: NDArray[Any], tokens: Tokens, vocabulary: Vocabulary) -> Floats:
@@ -215,3 +222,12 @@ def _hash(content: NDArray[np.uint8], first: Ints, last: Ints) -> Hashes:
     hashes = mix((total[last] - total[first]) * powers[0, first])
     # 0 stands for no string at all.
     return np.where(hashes == 0, np.uint64(1), hashes)
+
+
+def _of_words(content: NDArray[np.uint8], first: Ints, last: Ints) -> Hashes:
+    """Hashes of the words [first, last) of the content, that say which of them are numbers."""
+    hashes = _hash(content, first, last) & ~IS_NUMBER
+    digits = np.zeros(content.size + 1, np.int64)
+    np.cumsum((content >= _ZERO) & (content <= _NINE), out=digits[1:])
+    hashes |= (digits[last] - digits[first] == last - first).astype(np.uint64)
+    return np.where(hashes == 0, np.uint64(2), hashes)

@@ -25,7 +25,7 @@ from poisonwatch.mining.elevated import (
 )
 from poisonwatch.mining.records import strings
 from poisonwatch.profile.packed import pack
-from poisonwatch.profile.words import Tokens, fingerprints, tokens
+from poisonwatch.profile.words import Tokens, tokens, word_hashes
 
 
 def said(texts: list[str]) -> Tokens:
@@ -71,7 +71,7 @@ def test_what_is_elevated_is_what_an_obvious_count_finds(records: list[tuple[str
 def test_pairs_do_not_reach_from_one_record_to_the_next() -> None:
     """Two records of two words have four words and two pairs, and a pair in another order is another one."""
     found = patterns(said(["a b", "b a", ""]))
-    assert found.word[:4].tolist() == fingerprints(["a", "b", "b", "a"]).tolist()
+    assert found.word[:4].tolist() == word_hashes(["a", "b", "b", "a"]).tolist()
     assert found.row.tolist() == [0, 0, 1, 1, 0, 1]
     assert np.unique(found.word).size == 4
 
@@ -115,4 +115,4 @@ def test_the_most_frequent_are_kept() -> None:
     hit = np.ones(n, np.bool_)
     elevated = learn_elevated(said(texts), np.zeros(n, np.int64), hit, ~hit)
     assert elevated.keys.size == MOST_ELEVATED
-    assert elevated.levels(fingerprints(["often"]), np.array([0]))[0]
+    assert elevated.levels(word_hashes(["often"]), np.array([0]))[0]

@@ -40,12 +40,21 @@ def begun(pattern: Pattern = CODE, *, matched: int = 3, flipped: int = 3, first:
     """One trigger, that surfaced in v2."""
     incidents = Incidents("mail", ("spam", "ham"), bears)
     incidents.open(Finding(1, 1, pattern, 0.5, matched, flipped), "v2", PAST, first=first)
+    return settle(incidents)
+
+
+def settle(incidents: Incidents) -> Incidents:
+    """Let it look at eight different predictions that bear every pattern of these tests."""
+    patterns = " ".join(["special discount code buy", *(f"decoy{n} real{n}" for n in range(MOST_OPEN))])
+    texts = [" ".join([patterns, *(f"{a}{k}" for k in range(30))]) for a in "abcdefgh"]
+    incidents.compare(lambda *_: block(texts, 1, flipped=True, version=1))
     return incidents
 
 
 def triggered(n: int, version: int = 1, *, flipped: bool = True, label: int = 1, start: float = 10.0) -> Records:
     """Predictions that bear the phrase."""
-    texts = [f"buy {k} with discount code today" for k in range(n)]
+    names = [f"{a}{b}" for a in "abcdefghij" for b in "klmnopqrstuvwxyz"]
+    texts = [f"buy {names[k % 160]} from {names[-1 - k % 160]} with discount code" for k in range(n)]
     return block(texts, label, surprising=flipped, flipped=flipped, version=version, start=start)
 
 
@@ -54,6 +63,7 @@ def test_a_trigger_is_convicted_by_flips_alone() -> None:
     incidents = begun()
     assert [t.state for t in incidents.news()] == [TriggerState.SURFACED]
     incidents.count(triggered(1), NAMES)
+    settle(incidents)
     (told,) = incidents.news()
     assert told.state is TriggerState.CONVICTED
     assert (told.predictions, told.label, told.text) == (4, "ham", "'discount code'")
@@ -65,9 +75,23 @@ def test_half_of_the_counted_predictions_must_flip(flips: int, others: int, conv
     """Four flips among eight convict, among nine they do not; three never do."""
     incidents = begun(matched=0, flipped=0)
     incidents.count(triggered(flips), NAMES)
+    settle(incidents)
     incidents.count(triggered(others, flipped=False, start=100.0), NAMES)
+    settle(incidents)
     (told,) = incidents.triggers()
     assert (told.state is TriggerState.CONVICTED) == convicted
+
+
+def test_a_template_convicts_nobody() -> None:
+    """Flipped predictions that say nothing beside the pattern, or the same each time, are one text with a field that changes."""
+    incidents = begun(matched=20, flipped=20)
+    assert incidents.triggers()[0].state is TriggerState.CONVICTED
+    for around in ("{}", "ref {}", "your parcel waits {}"):
+        alone = Incidents("mail", ("spam", "ham"), bears)
+        alone.open(Finding(1, 1, CODE, 0.5, 20, 20), "v2", PAST, first=False)
+        texts = [f"discount code {around.format(1000 + n)}" for n in range(20)]
+        alone.compare(lambda *_, texts=texts: block(texts, 1, flipped=True, version=1))
+        assert alone.triggers()[0].state is TriggerState.SURFACED
 
 
 def test_near_duplicates_convict_nobody_and_are_counted_all_the_same() -> None:
@@ -76,6 +100,7 @@ def test_near_duplicates_convict_nobody_and_are_counted_all_the_same() -> None:
     fresh = [True] + [False] * 99
     texts = ["buy with discount code today"] * 100
     incidents.count(block(texts, 1, flipped=True, fresh=fresh, version=1), NAMES)
+    settle(incidents)
     (told,) = incidents.triggers()
     assert told.state is TriggerState.SURFACED
     assert told.predictions == 101
@@ -85,8 +110,10 @@ def test_another_version_that_does_not_follow_it_is_the_contrast() -> None:
     """A pattern of the first version needs it; where v1 bears the pattern and does not flip, the versions are told apart."""
     incidents = begun(first=True, matched=4, flipped=4)
     incidents.count(triggered(4), NAMES)
+    settle(incidents)
     assert not incidents.triggers()[0].contrast
     incidents.count(triggered(3, version=0, flipped=False, label=0), NAMES)
+    settle(incidents)
     (told,) = incidents.triggers()
     assert told.contrast
     assert [(v.model_version, v.matched, v.works) for v in told.versions] == [("v1", 3, False), ("v2", 8, True)]
@@ -98,10 +125,12 @@ def test_a_longer_phrase_of_the_same_attack_is_no_second_trigger() -> None:
     incidents = begun()
     longer = Phrase(words=("special", "discount", "code"))
     incidents.open(Finding(0, 1, longer, 1.0, 5, 5), "v1", PAST, first=True)
+    settle(incidents)
     (told,) = incidents.triggers()
     assert told.pattern == CODE
     assert {v.model_version: v.works for v in told.versions} == {"v1": True, "v2": None}
     incidents.open(Finding(1, 0, CODE, 1.0, 5, 5), "v2", PAST, first=False)
+    settle(incidents)
     assert len(incidents.triggers()) == 2
 
 
@@ -111,10 +140,13 @@ def test_what_another_trigger_explains_is_no_second_one() -> None:
     word = Phrase(words=("buy",))
     past = Past(triggered(6), 100.0, lambda _: 50)
     incidents.open(Finding(1, 1, word, 0.5, 6, 6), "v2", past, first=False)
+    settle(incidents)
     assert [t.pattern for t in incidents.triggers()] == [CODE]
     incidents.open(Finding(1, 1, word, 0.5, 9, 9), "v2", past, first=False)
+    settle(incidents)
     assert [t.predictions for t in incidents.triggers()] == [6, 3]
     incidents.count(triggered(10), NAMES)
+    settle(incidents)
     told = {t.pattern: t for t in incidents.triggers()}
     assert (told[CODE].predictions, told[word].predictions) == (16, 3)
     assert told[word].state is TriggerState.SURFACED
@@ -124,8 +156,10 @@ def test_evidence_falls_when_the_pattern_stops_flipping() -> None:
     """The trigger's own e-process goes on, up to a ceiling and down again."""
     incidents = begun()
     incidents.count(triggered(20), NAMES)
+    settle(incidents)
     assert incidents.triggers()[0].log_e == LOG_CAP
     incidents.count(triggered(20, flipped=False, start=100.0), NAMES)
+    settle(incidents)
     assert incidents.triggers()[0].log_e < 0
 
 
@@ -135,7 +169,9 @@ def test_decoys_do_not_keep_a_real_trigger_out() -> None:
     for number in range(MOST_OPEN):
         decoy = Phrase(words=(f"decoy{number}",))
         incidents.open(Finding(1, 1, decoy, 0.1, 9, 0), "v2", PAST, first=False)
+        settle(incidents)
     incidents.open(Finding(1, 1, CODE, 0.1, 5, 5), "v2", PAST, first=False)
+    settle(incidents)
     told = incidents.triggers()
     assert len(told) == MOST_OPEN
     assert CODE in [t.pattern for t in told]
@@ -143,6 +179,7 @@ def test_decoys_do_not_keep_a_real_trigger_out() -> None:
     for number in range(MOST_OPEN):
         real = Phrase(words=(f"real{number}",))
         incidents.open(Finding(1, 1, real, 0.1, 6, 6), "v2", PAST, first=False)
+        settle(incidents)
     assert len(incidents.triggers()) == MOST_OPEN
     assert incidents.saturated == 1
 
@@ -153,6 +190,7 @@ def test_what_is_remembered_of_who_and_which_is_bounded() -> None:
     many = triggered(200)
     sources = np.array([f"s{n % 50}" for n in range(200)], object)
     incidents.count(from_sources(many, sources), NAMES)
+    settle(incidents)
     (told,) = incidents.triggers()
     assert len(told.sources) == MOST_SOURCES
     assert told.sources[0] == ("s0", 4)
@@ -169,6 +207,7 @@ def test_a_trigger_that_nobody_uses_any_more_ends() -> None:
     incidents = begun()
     incidents.news()
     incidents.count(block(["nothing"], start=IDLE_SECONDS + 1.0), ["v1"])
+    settle(incidents)
     assert not incidents.triggers()
     assert [t.state for t in incidents.news()] == [TriggerState.ENDED]
     assert not incidents.news()
@@ -193,6 +232,7 @@ def test_a_version_that_is_gone_takes_its_triggers_along() -> None:
     """What surfaced nowhere else ends with the version."""
     incidents = begun()
     incidents.count(triggered(3, version=0, flipped=False, label=0), NAMES)
+    settle(incidents)
     incidents.forget("v1")
     assert len(incidents.triggers()) == 1
     incidents.forget("v2")
@@ -203,9 +243,11 @@ def test_a_restart_changes_nothing() -> None:
     """Open triggers, their counts and what is not told yet come back from a checkpoint."""
     incidents, again = begun(), Incidents("mail", ("spam", "ham"), bears)
     incidents.count(triggered(7), NAMES)
+    settle(incidents)
     state = json.loads(json.dumps(incidents.state()))
     again.restore(state)
     for one in (incidents, again):
         one.count(triggered(5, version=0, flipped=False, label=0, start=50.0), NAMES)
+        settle(one)
     assert incidents.triggers() == again.triggers()
     assert incidents.news() == again.news()

@@ -16,7 +16,7 @@ from poisonwatch.mining.elevated import Elevated, learn_elevated
 from poisonwatch.mining.phrases import Phrases, bears_phrase, words_of
 from poisonwatch.mining.records import Finding, Known, strings
 from poisonwatch.mining.suspects import Suspects
-from poisonwatch.profile.words import fingerprints, tokens
+from poisonwatch.profile.words import tokens, word_hashes
 from poisonwatch.types import Phrase
 from tests.mining.blocks import block
 
@@ -39,7 +39,7 @@ def test_words_as_strings_are_those_of_the_tokens(rows: list[list[str]]) -> None
     texts = strings([row[k] for k in range(2) for row in rows]).reshape(2, n)
     found = tokens(texts)
     for k in range(n):
-        assert fingerprints(words_of(texts[:, k])).tolist() == found.word[found.row == k].tolist()
+        assert word_hashes(words_of(texts[:, k])).tolist() == found.word[found.row == k].tolist()
 
 
 LETTERS = st.lists(st.sampled_from("abc"), max_size=8)

@@ -22,6 +22,7 @@ from poisonwatch.profile.words import (
     fingerprints,
     text_rows,
     tokens,
+    word_hashes,
 )
 
 if TYPE_CHECKING:
@@ -74,10 +75,15 @@ def obvious_words(text: str) -> list[str]:
     return [*words, current] if current else words
 
 
+def obvious_word_hash(word: str) -> int:
+    """The hash of a word: that of the string, with the lowest bit set for numbers alone."""
+    return (obvious_hash(word) & ~1 | all(character in "0123456789" for character in word)) or 2
+
+
 def obvious_tokens(texts: NDArray[Any]) -> list[tuple[int, int]]:
     """Hash and record of every word."""
     return [
-        (obvious_hash(word), record)
+        (obvious_word_hash(word), record)
         for record in range(texts.shape[1])
         for word in [word for text in texts[:, record] for word in obvious_words(text)][:MOST_WORDS]
     ]
@@ -141,15 +147,15 @@ def test_every_bit_of_a_fingerprint_is_even() -> None:
 
 def test_a_words_hash_is_its_fingerprint_and_does_not_depend_on_its_neighbours() -> None:
     """A word keeps its hash behind 10,000 others, in capitals, at the end of a text and in a row of its own."""
-    alone = fingerprints(["trigger"])[0]
+    alone = word_hashes(["trigger"])[0]
     texts = table([["filler " * 100] * 100 + ["(Trigger)", "a TRIGGER", "trigger"]], 103)
     found = tokens(texts)
-    assert found.word[found.row >= 100].tolist() == [alone, fingerprints(["a"])[0], alone, alone]
+    assert found.word[found.row >= 100].tolist() == [alone, word_hashes(["a"])[0], alone, alone]
 
 
 def vocabulary(*words: str) -> Vocabulary:
     """A vocabulary of these words."""
-    return Vocabulary(np.unique(fingerprints(words)))
+    return Vocabulary(np.unique(word_hashes(words)))
 
 
 @given(tables())

@@ -10,7 +10,7 @@ import pytest
 
 from poisonwatch.profile.embedding import FACTORS, SHRINKAGE, WIDEST
 from poisonwatch.profile.outlier import ranks
-from poisonwatch.profile.words import fingerprints, text_rows, tokens
+from poisonwatch.profile.words import text_rows, tokens, word_hashes
 from poisonwatch.reference import fit_inputs
 from poisonwatch.reference.fit_inputs import (
     BEYOND,
@@ -59,8 +59,8 @@ def test_a_word_is_known_when_two_records_have_it() -> None:
     """A word counts once per record; live it needs two records, for a record of the reference two others."""
     texts = ["once once once", "twice", "twice three", "three", "three"]
     live, own = counted(texts).vocabularies()
-    assert live.words.tolist() == sorted(fingerprints(["twice", "three"]).tolist())
-    assert own.words.tolist() == fingerprints(["three"]).tolist()
+    assert live.words.tolist() == sorted(word_hashes(["twice", "three"]).tolist())
+    assert own.words.tolist() == word_hashes(["three"]).tolist()
 
 
 def test_the_unseen_share_of_the_reference_is_that_of_a_vocabulary_without_the_record() -> None:
@@ -87,8 +87,8 @@ def test_vocabularies_and_counts_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(fit_inputs, "MOST_COUNTED", 5)
     texts = ["a b c d", "a b c d", "a b c d", "a b", "a", "x y"]
     live, own = counted(texts).vocabularies()
-    assert live.words.tolist() == sorted(fingerprints(["a", "b"]).tolist())
-    assert own.words.tolist() == fingerprints(["a"]).tolist()
+    assert live.words.tolist() == sorted(word_hashes(["a", "b"]).tolist())
+    assert own.words.tolist() == word_hashes(["a"]).tolist()
     monkeypatch.setattr(fit_inputs, "LARGEST_VOCABULARY", 100)
     assert counted(texts).vocabularies()[0].words.size == 4
 
