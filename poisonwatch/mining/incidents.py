@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
+from scipy.special import pdtrc
 
 from poisonwatch.mining.naming import in_words
 from poisonwatch.mining.patterns import different
@@ -28,6 +29,9 @@ FEWEST_FLIPS = 4
 
 FEWEST_BESIDE = 3
 """Flipped predictions of its own that a pattern needs to be told beside a convicted trigger of the same version and class."""
+
+BY_CHANCE = 1e-4
+"""A pattern that predictions bear by nature is convicted when so many came since that chance explains it no better than this."""
 
 PROVEN = frozenset([TriggerState.CONVICTED, TriggerState.CONFIRMED])
 
@@ -67,7 +71,7 @@ class Effect:
     """Counts of one version: all predictions since the trigger was opened, and those that bear the pattern.
 
     `answered` got its class, `flipped` flip of these; `fresh_*` are without near-duplicates, and `different` of the latter say something
-    else beside the pattern, too. `surfaced` says that the pattern's
+    else beside the pattern, too. Since the trigger was opened `met` predictions came, of which `borne` bear it. `surfaced` says that the pattern's
     e-process crossed in this version; `test` is what insertion said.
     """
 
@@ -78,6 +82,8 @@ class Effect:
     fresh_answered: int = 0
     fresh_flipped: int = 0
     different: int = 0
+    met: int = 0
+    borne: int = 0
     log_e: float = LOG_ZERO
     surfaced: bool = False
     convicted: bool = False
@@ -123,16 +129,25 @@ class Incident:
 
 
 class Incidents:
-    """The open triggers of one model, with `classes` as labels. `bears` finds the records of a block that bear a pattern.
+    """The open triggers of one model, with `classes` as labels.
 
+    `bears` finds the records of a block that bear a pattern, `usual` gives an upper bound of the share of predictions that bear it by
+    nature, 0 where nothing is known of that.
     `saturated` counts findings for which there was no room; `triggered` counts by version predictions that bore an open trigger and
     got its class.
     """
 
-    def __init__(self, model: str, classes: tuple[str, ...], bears: Callable[[Pattern, Records], Bools]) -> None:
+    def __init__(
+        self,
+        model: str,
+        classes: tuple[str, ...],
+        bears: Callable[[Pattern, Records], Bools],
+        usual: Callable[[Pattern], float] = lambda _: 0.0,
+    ) -> None:
         self._model = model
         self._classes = classes
         self._bears = bears
+        self._usual = usual
         self._open: dict[str, Incident] = {}
         self._news: dict[str, None] = {}
         self._ended: list[Trigger] = []
@@ -185,6 +200,7 @@ class Incidents:
                 mine = records.version == number
                 effect = incident.effects.setdefault(names[number], Effect())
                 effect.predictions += int(mine.sum())
+                effect.met += int((mine & records.fresh).sum())
                 if found[mine].any():
                     self._count(effect, records, mine, found, answered)
                     name = names[number]
@@ -296,6 +312,7 @@ class Incidents:
     def _count(self, effect: Effect, records: Records, mine: Bools, found: Bools, answered: Bools) -> None:
         of_class = answered & mine
         effect.matched += int((found & mine).sum())
+        effect.borne += int((found & mine & records.fresh).sum())
         effect.answered += int(of_class.sum())
         effect.flipped += int((of_class & records.flipped).sum())
         fresh = of_class & records.fresh
@@ -318,9 +335,14 @@ class Incidents:
 
     def _judge(self, incident: Incident) -> None:
         """Move the state by the counts, and note what is worth telling."""
+        usual = self._usual(incident.pattern)
         for effect in incident.effects.values():
-            half = 2 * effect.fresh_flipped >= effect.fresh_answered
-            effect.convicted = half and effect.surfaced and min(effect.different, effect.fresh_flipped) >= FEWEST_FLIPS
+            # One that stands falls only when clearly less than half flip: it must not come and go.
+            half = (3 if effect.convicted else 2) * effect.fresh_flipped >= effect.fresh_answered
+            enough = min(effect.different, effect.fresh_flipped) >= FEWEST_FLIPS
+            # Whoever attacks brings the trigger along; where a model got worse in a slice, the slice is as large as ever.
+            brought = usual == 0 or pdtrc(effect.borne - 1, effect.met * usual) < BY_CHANCE
+            effect.convicted = bool(half and enough and effect.surfaced and (brought or effect.convicted))
         verdicts = {e.test.verdict for e in incident.effects.values() if e.test is not None and e.surfaced}
         incident.contrast = incident.contrast or any(e.works is False for e in incident.effects.values())
         if TriggerState.CONFIRMED in verdicts:

@@ -237,8 +237,26 @@ class Items:
         """Upper bound of the share of all records that are of a class and bear a conjunction, from the reference."""
         borne = np.logical_and.reduce([self.meets_in_reference(condition) for condition in conditions])
         k = float((borne & (self.sample.label == label)).sum())
-        upper = k + ERRORS_OF_SHARE**2 / 2 + ERRORS_OF_SHARE * np.sqrt(k + ERRORS_OF_SHARE**2 / 4)
-        return float(upper / max(1, borne.size))
+        return float(_upper(k) / max(1, borne.size))
+
+    def share_of(self, pattern: Values) -> float:
+        """Upper bound of the share of all records that meet conditions, whatever their class, from the reference."""
+        borne = np.ones(self.sample.label.size, np.bool_)
+        for item in pattern.items:
+            borne &= self.meets_in_reference(self._condition(item))
+        return float(_upper(float(borne.sum())) / max(1, borne.size))
+
+    def _condition(self, item: Item) -> Condition:
+        """The condition that people read as an item."""
+        column = self._names.index(item.feature)
+        if column >= self.numerical:
+            return Condition(column, _code(self._features[2][column - self.numerical], item.value))
+        cuts = self.cuts[column]
+        if item.low is None and item.high is None and item.value is None:
+            return Condition(column, cuts.size + 1)
+        high = np.inf if item.high is None else item.high
+        exact = item.low if item.low == item.high else None
+        return Condition(column, int(np.searchsorted(cuts, high)), exact)
 
     def meets_in_reference(self, condition: Condition) -> Bools:
         """Which records (m,) of the reference's sample meet a condition."""
@@ -362,6 +380,12 @@ def _projections(embeddings: Vectors, tables: Ints) -> Floats:
     signs = 1.0 - 2.0 * ((mix(counters) >> bits[:, None]) & np.uint64(1)).astype(np.float64)
     found = signs @ np.nan_to_num(embeddings.astype(np.float64), posinf=0.0, neginf=0.0)
     return np.asarray(found.reshape(tables.size, BITS, -1))
+
+
+def _upper(k: float) -> float:
+    """Upper bound of a Poisson mean of which k were met."""
+    upper: float = k + ERRORS_OF_SHARE**2 / 2 + ERRORS_OF_SHARE * (k + ERRORS_OF_SHARE**2 / 4) ** 0.5
+    return upper
 
 
 def _value(column: Column, code: int) -> str:

@@ -15,11 +15,12 @@ from poisonwatch.mining.miner import Miner
 from poisonwatch.mining.phrases import Phrases
 from poisonwatch.profile.indicators import text_rows
 from poisonwatch.profile.words import fingerprints
+from poisonwatch.types import Values
 
 if TYPE_CHECKING:
     from poisonwatch.mining.miner import MiningSettings
     from poisonwatch.mining.records import Engine, Records
-    from poisonwatch.types import Floats, Schema
+    from poisonwatch.types import Floats, Pattern, Schema
 
 
 class MiningFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +71,11 @@ class Mining:
             engines.append(Phrases(self.elevated, salt))
         if self.items is not None:
             engines.append(Conjunctions(self.items))
-        return Miner(model, schema, self.rates, engines, settings, salt)
+        return Miner(model, schema, self.rates, engines, settings, salt, self._usual)
+
+    def _usual(self, pattern: Pattern) -> float:
+        """Upper bound of the share of benign predictions that bear a pattern; 0 where that is not known."""
+        return self.items.share_of(pattern) if self.items is not None and isinstance(pattern, Values) else 0.0
 
     def file(self) -> MiningFile:
         """What is kept in a file."""

@@ -23,12 +23,12 @@ from poisonwatch.mining.volume import Volume
 from poisonwatch.types import OTHER_VERSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from poisonwatch.mining.incidents import Incident
     from poisonwatch.mining.records import Engine
     from poisonwatch.profile.words import Tokens
-    from poisonwatch.types import Batch, Bools, Floats, InsertionTest, Schema, Trigger
+    from poisonwatch.types import Batch, Bools, Floats, InsertionTest, Pattern, Schema, Trigger
 
 BLOCK = 2048
 """Predictions after which a block ends at the latest."""
@@ -51,7 +51,7 @@ class MiningSettings(NamedTuple):
 
 
 class Miner:
-    """Looks for patterns of one model. `salt` is a number that senders do not know.
+    """Looks for patterns of one model. `salt` is a number that senders do not know, `usual` as in `Incidents`.
 
     `rates` (2, classes) are how often the reference's own predictions are surprising and flipped; `engines` share the budget equally.
     """
@@ -64,6 +64,7 @@ class Miner:
         engines: Sequence[Engine],
         settings: MiningSettings,
         salt: int = 0,
+        usual: Callable[[Pattern], float] = lambda _: 0.0,
     ) -> None:
         self._schema = schema
         self._settings = settings
@@ -72,7 +73,7 @@ class Miner:
         self._duplicates = Duplicates(salt)
         self._suspects = Suspects()
         self._volume = Volume()
-        self._incidents = Incidents(model, schema.outcome.values, self._bears)
+        self._incidents = Incidents(model, schema.outcome.values, self._bears, usual)
         self._versions: dict[str, int] = {}
         self._names: list[str] = []
         self._first: str | None = None

@@ -70,9 +70,9 @@ def test_a_trigger_is_convicted_by_flips_alone() -> None:
     assert [(v.model_version, v.flipped, v.works) for v in told.versions] == [("v2", 4, True)]
 
 
-@pytest.mark.parametrize(("flips", "others", "convicted"), [(4, 4, True), (4, 5, False), (3, 0, False)])
+@pytest.mark.parametrize(("flips", "others", "convicted"), [(4, 4, True), (4, 8, True), (4, 9, False), (3, 0, False)])
 def test_half_of_the_counted_predictions_must_flip(flips: int, others: int, convicted: bool) -> None:
-    """Four flips among eight convict, among nine they do not; three never do."""
+    """Four flips convict while half of all flip, and until less than a third does; three never do."""
     incidents = begun(matched=0, flipped=0)
     incidents.count(triggered(flips), NAMES)
     settle(incidents)
@@ -92,6 +92,20 @@ def test_a_template_convicts_nobody() -> None:
         texts = [f"discount code {around.format(1000 + n)}" for n in range(20)]
         alone.compare(lambda *_, texts=texts: block(texts, 1, flipped=True, version=1))
         assert alone.triggers()[0].state is TriggerState.SURFACED
+
+
+def test_what_comes_no_more_often_than_by_nature_is_no_trigger() -> None:
+    """A slice in which the model got worse flips as a trigger does, and is as large as ever; a trigger is brought along."""
+    told = []
+    for brought in (1, 5):
+        incidents = Incidents("mail", ("spam", "ham"), bears, lambda _: 0.02)
+        incidents.open(Finding(1, 1, CODE, 0.5, 6, 6), "v2", PAST, first=False)
+        for start in range(10):
+            settle(incidents)
+            incidents.count(triggered(brought, start=1000.0 * start), NAMES)
+            incidents.count(block([f"other {k}" for k in range(99)], version=1, start=1000.0 * start + 500.0), NAMES)
+        told.append(incidents.triggers()[0].state)
+    assert told == [TriggerState.SURFACED, TriggerState.CONVICTED]
 
 
 def test_near_duplicates_convict_nobody_and_are_counted_all_the_same() -> None:
