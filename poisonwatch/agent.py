@@ -389,9 +389,9 @@ def _mining_snapshot(watched: Watched) -> MiningSnapshot:
     return MiningSnapshot(
         triggered=monitor.triggers.triggered,
         saturated=monitor.triggers.saturated > 0,
-        probes={}
-        if probing is None
-        else {"answered": probing.prober.answered, "left_out_of_log": probing.echoes.met, **probing.prober.failed},
+        probes=0 if probing is None else probing.prober.answered,
+        probe_failures={} if probing is None else dict(probing.prober.failed),
+        echoes=0 if probing is None else probing.echoes.met,
         golden={
             name: sum(view.right.values()) / sum(view.answered.values())
             for name, view in golden.items()

@@ -40,8 +40,8 @@ NEEDS = "needs"
 UNMATCHED = ("unknown_prediction", "outside_sample")
 """Reasons why a label met no prediction that every model exports from the start."""
 
-PROBED = ("answered",)
-"""Outcomes of probes that every model exports from the start."""
+PROBE_FAILURES = ("endpoint", "incomplete", "defect")
+"""Reasons of failed requests that every model exports from the start."""
 
 REASONS = ("malformed", "not_an_object", "wrong_type", "missing_timestamp", "missing_prediction", "too_long")
 """Reasons of rejection that every source exports from the start."""
@@ -73,7 +73,9 @@ CATALOGUE: dict[str, Described] = {
     "poisonwatch_triggered_predictions": Described(C, "Predictions that bear a trigger and got its class.", VERSION),
     "poisonwatch_trigger_mining_blind": Described(G, "Whether the reference gives no ground to look for triggers.", ("model",)),
     "poisonwatch_trigger_mining_saturated": Described(G, "Whether more triggers were found than are kept apart.", ("model",)),
-    "poisonwatch_probes": Described(C, "Questions to the inference endpoint, by outcome.", ("model", "outcome")),
+    "poisonwatch_probes": Described(C, "Questions that the inference endpoint answered.", ("model",)),
+    "poisonwatch_probe_failures": Described(C, "Requests to the inference endpoint that failed, by reason.", ("model", "reason")),
+    "poisonwatch_probe_echoes": Described(C, "Predictions of the log that were the agent's own questions, and are left out of what is judged.", ("model",)),
     "poisonwatch_golden_accuracy_ratio": Described(G, "Accuracy on the verified inputs of the golden set, as last replayed.", VERSION),
     "poisonwatch_labels": Described(C, "Labels that came back and counted, by whether they agree with the prediction.", (*VERSION, "verdict")),
     "poisonwatch_feedback_unmatched": Described(C, "Labels that met no prediction, by reason.", ("model", "reason")),
@@ -221,8 +223,10 @@ def _add_mining(families: dict[str, Any], model: ModelSnapshot) -> None:
     name, of = (model.model,), model.mining
     _add(families, "poisonwatch_trigger_mining_blind", name, float(MINED in model.blind))
     _add(families, "poisonwatch_trigger_mining_saturated", name, float(of.saturated))
-    for outcome in dict.fromkeys((*PROBED, *of.probes)):
-        _add(families, "poisonwatch_probes", (model.model, outcome), of.probes.get(outcome, 0))
+    _add(families, "poisonwatch_probes", name, of.probes)
+    _add(families, "poisonwatch_probe_echoes", name, of.echoes)
+    for reason in dict.fromkeys((*PROBE_FAILURES, *of.probe_failures)):
+        _add(families, "poisonwatch_probe_failures", (model.model, reason), of.probe_failures.get(reason, 0))
     states = [state for state in TriggerState if state is not TriggerState.ENDED]
     for version in dict.fromkeys((*model.versions, *(trigger.model_version for trigger in model.triggers))):
         found = Counter(trigger.state for trigger in model.triggers if trigger.model_version == version)

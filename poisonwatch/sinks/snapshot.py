@@ -67,13 +67,16 @@ class SourceSnapshot:
 class MiningSnapshot:
     """How the miner and the probes do.
 
-    `triggered` counts by version the predictions that bear a trigger and got its class: it never falls, also when a trigger ends. `probes` counts by
-    outcome, `golden` is the accuracy on the verified inputs by version. `saturated` says that more triggers were found than are kept apart.
+    `triggered` counts by version the predictions that bear a trigger and got its class: it never falls, also when a trigger ends. `probes`
+    are questions that were answered, `probe_failures` requests that failed by reason, `echoes` records of the log that were the agent's own
+    questions; `golden` is the accuracy on the verified inputs by version. `saturated` says that more triggers were found than are kept apart.
     """
 
     triggered: Mapping[str, int] = field(default_factory=dict)
     saturated: bool = False
-    probes: Mapping[str, int] = field(default_factory=dict)
+    probes: int = 0
+    probe_failures: Mapping[str, int] = field(default_factory=dict)
+    echoes: int = 0
     golden: Mapping[str, float] = field(default_factory=dict)
 
 

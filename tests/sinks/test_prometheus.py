@@ -335,7 +335,9 @@ def mined() -> Snapshot:
                 mining=MiningSnapshot(
                     triggered={"v2": 21},
                     saturated=True,
-                    probes={"answered": 57, "timeout": 3},
+                    probes=57,
+                    probe_failures={"endpoint": 3},
+                    echoes=56,
                     golden={"v1": 0.985, "v2": 0.93},
                 ),
             ),
@@ -359,15 +361,14 @@ def test_triggers_are_counted_and_never_named() -> None:
 
 
 def test_how_the_miner_and_the_probes_do() -> None:
-    """Blind and saturated are 0 or 1 of every model; probes by outcome; the accuracy on verified inputs by version."""
+    """Blind and saturated are 0 or 1 of every model; probes, their failures by reason and their echoes; the accuracy on verified inputs by version."""
     for snapshot, value in ((demo(), 0), (mined(), 1)):
         assert one(snapshot, "poisonwatch_trigger_mining_blind") == value
         assert one(snapshot, "poisonwatch_trigger_mining_saturated") == value
-    assert {s.labels["outcome"]: s.value for s in samples(demo(), "poisonwatch_probes")} == {"answered": 0}
-    assert {s.labels["outcome"]: s.value for s in samples(mined(), "poisonwatch_probes")} == {
-        "answered": 57,
-        "timeout": 3,
-    }
+    for snapshot, answered, echoes, failed in ((demo(), 0, 0, 0), (mined(), 57, 56, 3)):
+        assert (one(snapshot, "poisonwatch_probes"), one(snapshot, "poisonwatch_probe_echoes")) == (answered, echoes)
+        failures = {s.labels["reason"]: s.value for s in samples(snapshot, "poisonwatch_probe_failures")}
+        assert failures == {"endpoint": failed, "incomplete": 0, "defect": 0}
     assert samples(demo(), "poisonwatch_golden_accuracy_ratio") == []
     accuracy = {s.labels["model_version"]: s.value for s in samples(mined(), "poisonwatch_golden_accuracy_ratio")}
     assert accuracy == {"v1": 0.985, "v2": 0.93}

@@ -339,8 +339,8 @@ def test_what_the_agent_asked_is_not_judged(incident: Incident) -> None:
     """The server logs every probe as it logs clients; none of them is judged, and no client's prediction is left out."""
     agent, series = incident.agent, incident.agent.series()
     assert len(incident.probes) >= 2 * 2 * GOLDEN
-    answered = value(series, "poisonwatch_probes_total", model=MODEL, outcome="answered")
-    left_out = value(series, "poisonwatch_probes_total", model=MODEL, outcome="left_out_of_log")
+    answered = value(series, "poisonwatch_probes_total", model=MODEL)
+    left_out = value(series, "poisonwatch_probe_echoes_total", model=MODEL)
     assert answered == left_out == len(incident.probes)
     for version, still_open in (("v2", 0), ("v1", 1)):
         sent = [record for record in incident.sent if record["model_version"] == version]
@@ -426,9 +426,9 @@ def test_an_endpoint_that_is_gone_hurts_nothing(incident: Incident, tmp_path: Pa
         assert (the_trigger(agent)["state"], the_trigger(agent)["tests"]) == ("convicted", [])
         # After the last of its attempts, of which the first was made when it saw the first version.
         agent.program.said(r"level=warning event=endpoint_failed .*model_version=v\d problem=.*Connection refused")
-        probes = {"model": MODEL, "name": "poisonwatch_probes_total"}
-        wait_for("failures", lambda: value(agent.series(), **probes, outcome="endpoint") >= ATTEMPTS, agent.told)
-        assert value(agent.series(), **probes, outcome="answered") == 0
+        failures = {"model": MODEL, "reason": "endpoint", "name": "poisonwatch_probe_failures_total"}
+        wait_for("failures", lambda: value(agent.series(), **failures) >= ATTEMPTS, agent.told)
+        assert value(agent.series(), name="poisonwatch_probes_total", model=MODEL) == 0
         sent = sum(record["model_version"] == "v2" for record in incident.sent)
         wait_for("all of v2 judged", lambda: agent.judged("v2") == sent, agent.told)
         began = time.monotonic()
