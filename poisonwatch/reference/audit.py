@@ -14,15 +14,17 @@ import numpy as np
 
 from poisonwatch.errors import BaselineError
 from poisonwatch.mining.naming import in_words
-from poisonwatch.profile.enrich import feature_codes, feature_numbers
+from poisonwatch.profile.enrich import surrogate_inputs
 from poisonwatch.profile.words import tokens
+from poisonwatch.reference.audit_kernel import kernel
 from poisonwatch.reference.audit_refit import Refit
-from poisonwatch.reference.audit_values import MOST_FEATURES, kernel_of_values, values_at_fault
-from poisonwatch.reference.audit_words import ADDED, kernel_of_words, words_at_fault
+from poisonwatch.reference.audit_values import MOST_FEATURES, values_at_fault
+from poisonwatch.reference.audit_words import ADDED, words_at_fault
+from poisonwatch.reference.fit_models import select
 from poisonwatch.types import Values
 
 if TYPE_CHECKING:
-    from poisonwatch.types import Batch, Schema
+    from poisonwatch.types import Batch, Pattern, Schema
 
 MOST_RECORDS = 2000
 """Records that are audited, evenly spread over the reference's: time grows with the cube."""
@@ -33,7 +35,7 @@ FEWEST_OF_CLASS = 20
 MOST_GROUPS = 20
 """Groups that are told, the worst first."""
 
-SUSPECT = 0.42
+SUSPECT = 0.45
 NOTABLE = 0.3
 """Scores from which a group makes the reference suspect, and is worth a look.
 
@@ -153,21 +155,24 @@ def audit(schema: Schema, sample: Batch) -> Audit | str:
     usable = np.flatnonzero(np.isin(codes, kept))
     if kept.size < 2:
         return "the reference has only one class that is frequent enough"
-    confidence = sample.numbers[0] if schema.confidence else np.full(codes.shape, np.nan)
-    numbers, of_codes = feature_numbers(schema), feature_codes(schema)
-    said = tokens(sample.texts)
-    words = said.word.size > 0
-    if not words and not numbers.size + of_codes.size:
-        return "the reference has no features and no text: groups of embeddings are not looked for"
-    if not words and numbers.size + of_codes.size > MOST_FEATURES:
-        return f"the reference has more than {MOST_FEATURES} features"
     chosen = usable[np.unique(np.linspace(0, usable.size - 1, min(usable.size, MOST_RECORDS)).astype(np.int64))]
-    texts = sample.texts[:, chosen]
-    x, c = sample.numbers[np.ix_(numbers, chosen)], sample.codes[np.ix_(of_codes, chosen)]
-    said = tokens(texts)
-    kernel = kernel_of_words(said, chosen.size) if words else kernel_of_values(x, c)
-    refit = Refit.of(kernel, np.searchsorted(kept, codes[chosen]), confidence[chosen], kept.size)
-    found = words_at_fault(refit, said, texts) if words else values_at_fault(refit, schema, x, c)
+    inputs = select(surrogate_inputs(schema, sample, tokens(sample.texts)), chosen)
+    said = inputs.tokens if inputs.tokens is not None and inputs.tokens.word.size else None
+    features = len(inputs.numbers) + len(inputs.codes)
+    if said is None and not features:
+        return "the reference has no features and no text: groups of embeddings are not looked for"
+    if said is None and features > MOST_FEATURES:
+        return f"the reference has more than {MOST_FEATURES} features"
+    place = np.searchsorted(kept, codes[chosen])
+    confidence = sample.numbers[0, chosen] if schema.confidence else np.full(chosen.size, np.nan)
+    refit = Refit.of(kernel(inputs), place, confidence, kept.size)
+    if not refit.explains:
+        return "the inputs do not tell the answers: nothing can be said of those that others do not explain"
+    found: list[tuple[Pattern, int, int, int]] = []
+    if said is not None:
+        found += words_at_fault(refit, said, sample.texts[:, chosen])
+    if 0 < features <= MOST_FEATURES:
+        found += values_at_fault(refit, schema, inputs)
     ranked = sorted(
         (
             AuditedGroup(

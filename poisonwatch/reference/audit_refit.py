@@ -15,6 +15,7 @@ import numpy as np
 from poisonwatch.profile.odds import logit
 from poisonwatch.profile.surrogate import LARGEST_SCORE, excess
 from poisonwatch.reference.fit_models import one_thread
+from poisonwatch.reference.fit_surrogate import beats
 
 if TYPE_CHECKING:
     from poisonwatch.types import Bools, Floats, Ints
@@ -29,7 +30,7 @@ UNSPOKEN = 0.95
 FEWEST_OF_CLASS = 20
 """A class with fewer records is not one that answers could be overturned to."""
 
-CLEARLY = 0.6
+CLEARLY = 0.45
 QUARTILE = 0.25
 LEAST_MARGIN = 0.5
 """An answer is overturned when another class wins by so much of what a quarter of that class's own records win by at most.
@@ -84,9 +85,18 @@ class Refit:
         """What is said of each record by a fit without it: log-odds (k, n)."""
         return self.targets - self.error / np.diag(self.inverse)
 
+    @property
+    def explains(self) -> bool:
+        """Whether the other records tell the answers clearly better than the most frequent answer does."""
+        right = float((self.alone.argmax(axis=0) == self.place).mean())
+        majority = float(np.bincount(self.place).max() / self.place.size)
+        return beats(right, majority, self.place.size)
+
     def without(self, group: Ints) -> Floats:
         """What a fit without a group (g,) says of it: log-odds (k, g)."""
-        missed = np.linalg.solve(self.inverse[np.ix_(group, group)], self.error[:, group].T)
+        from scipy.linalg import solve  # noqa: PLC0415
+
+        missed = solve(self.inverse[np.ix_(group, group)], self.error[:, group].T, assume_a="pos", overwrite_a=True)
         return self.targets[:, group] - missed.T
 
     def lost(self, scores: Floats, group: Ints) -> Floats:

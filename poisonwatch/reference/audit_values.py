@@ -1,7 +1,7 @@
 """Conjunctions of one to three values that a trigger could be, in records of numbers and categories.
 
-They are found among answers that a fit without that one record would overturn: three values that each are common are rare together,
-so the records with all of them look like others singly. What is found is judged as a group.
+They are found among answers that are overturned without that one record, or without all that have one of the values: three values
+that each are common are rare together, so that few others speak for such an answer. What is found is judged as a group of its own.
 """
 
 from __future__ import annotations
@@ -12,29 +12,27 @@ import numpy as np
 
 from poisonwatch.profile.enrich import feature_codes, feature_numbers
 from poisonwatch.profile.indicators import code_rows, number_rows
-from poisonwatch.reference.audit_words import ADDED, FEWEST, LARGEST_SHARE
+from poisonwatch.reference.audit_kernel import weights
+from poisonwatch.reference.audit_words import ADDED, FEWEST, LARGEST_SHARE, counted_once
 from poisonwatch.types import Item, Values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from poisonwatch.profile.scorer import Inputs
     from poisonwatch.reference.audit_refit import Refit
     from poisonwatch.types import Bools, Floats, Ints, Schema
 
 MOST_FEATURES = 128
 """Features of records that can be audited."""
 
-KNOTS = 8
-"""Quantiles between which a number is placed."""
-
-SHARPNESS = 8.0
-HEIGHT = 25.0
-"""The kernel of records that share the part m of their values is HEIGHT exp(SHARPNESS (m - 1))."""
-
 COMMONEST = 0.9
 MOST_EXACT = 12
 BINS = 5
 """A value that more records have is none to be told by; of a number so many values that are repeated most are items, and so many bins."""
+
+LEFT_OUT = 0.35
+"""All records with a value are left out where they are no larger a share."""
 
 MOST_PAIRS = 60
 MOST_JUDGED = 60
@@ -42,112 +40,117 @@ MOST_JUDGED = 60
 
 MOST_FOUND = 40
 
+SAME = 0.9
+"""Records that share this part of their other values are near-duplicates: one kind of attack, which a model rightly knows."""
+
+TOLERANCE = 1e-9
+"""Inner products of the same values differ by so much at most."""
+
 OVERLAP = 0.5
 """Of conjunctions that share more of the records of the smaller one only the first is told."""
 
 
 class _Candidate(NamedTuple):
-    """Items by number, and the records (g,) that have all of them."""
+    """Items by number, and the records (g,) that have all of them; how many `distinct` ones of one answer, by place, are overturned."""
 
     items: tuple[int, ...]
     records: Ints
     score: float
+    distinct: int = 0
+    overturned: int = 0
+    place: int = 0
 
 
-def kernel_of_values(numbers: Floats, codes: NDArray[np.integer]) -> Floats:
-    """How much n records have in common (n, n): `numbers` (d, n) with NaN for missing, by rank, and `codes` (c, n)."""
-    n = numbers.shape[1]
-    parts = [_placed(row) for row in numbers]
-    parts += [(row[:, None] == np.unique(row)).astype(np.float64) for row in codes]
-    values = np.concatenate(parts, axis=1) if parts else np.empty((n, 0))
-    shared = values @ values.T
-    shared /= len(parts)
-    shared -= 1.0
-    shared *= SHARPNESS
-    np.exp(shared, out=shared)
-    shared *= HEIGHT
-    return np.asarray(shared)
-
-
-def _placed(x: Floats) -> Floats:
-    """Weights (n, at most KNOTS + 1), of length one, of the quantiles next to each number; missing has its own column."""
-    known = np.isfinite(x)
-    found = np.zeros((x.size, KNOTS + 1))
-    found[~known, KNOTS] = 1.0
-    if known.any():
-        knots = np.unique(np.quantile(x[known], np.linspace(0, 1, KNOTS), method="inverted_cdf"))
-        at = np.interp(x[known], knots, np.arange(knots.size))
-        low = np.minimum(at.astype(np.int64), max(0, knots.size - 2))
-        rows = np.flatnonzero(known)
-        found[rows, low] = 1.0 - (at - low)
-        found[rows, low + 1] += at - low
-    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
-
-
-def values_at_fault(
-    refit: Refit, schema: Schema, numbers: Floats, codes: NDArray[np.integer]
-) -> list[tuple[Values, int, int, int]]:
-    """The worst conjunctions: the values, records, how many of one answer are overturned, the answer."""
-    items, borne = _items(schema, numbers, codes)
-    n = refit.place.size
+def values_at_fault(refit: Refit, schema: Schema, inputs: Inputs) -> list[tuple[Values, int, int, int]]:
+    """The worst conjunctions: the values, distinct records, how many of one answer are overturned, the answer."""
+    items, borne = _items(schema, inputs.numbers, inputs.codes)
     if not items:
         return []
-    odd = refit.lost(refit.alone, np.arange(n)) > 0
+    features = [item.feature for item in items]
+    again = np.array([[one == other for other in features] for one in features])
     candidates: list[_Candidate] = []
-    for answer in range(len(refit.targets)):
-        candidates += _search(borne, odd & (refit.place == answer))
-    candidates.sort(key=lambda one: (-one.score, len(one.items), one.items))
-    judged = []
-    for one in _distinct(candidates)[:MOST_JUDGED]:
-        place = refit.place[one.records[refit.overturned(one.records)]]
-        many = np.bincount(place, minlength=len(refit.targets))
-        judged.append(one._replace(score=float(many.max() / (one.records.size + ADDED))))
+    # What is odd without a decisive value alone would take all places of what is odd by itself.
+    for odd in (_odd_singly(refit, borne), _odd_without(refit, borne)):
+        likely: list[_Candidate] = []
+        for answer in range(len(refit.targets)):
+            likely += _search(borne, odd * (refit.place == answer), again)
+        likely.sort(key=lambda one: (-one.score, len(one.items), one.items))
+        candidates += _distinct(likely)[:MOST_JUDGED]
+    places = weights(inputs)
+    judged = [_judged(refit, inputs, places, one) for one in _distinct(candidates)]
+    judged = [one for one in judged if one.distinct >= FEWEST]
     judged.sort(key=lambda one: (-one.score, len(one.items), one.items))
-    found = []
-    for one in _apart(judged, n, OVERLAP)[:MOST_FOUND]:
-        place = refit.place[one.records[refit.overturned(one.records)]]
-        many = np.bincount(place, minlength=len(refit.targets))
-        pattern = Values(items=tuple(items[item] for item in one.items))
-        found.append((pattern, int(one.records.size), int(many.max()), int(many.argmax())))
-    return found
+    return [
+        (Values(items=tuple(items[item] for item in one.items)), one.distinct, one.overturned, one.place)
+        for one in _apart(judged, refit.place.size, OVERLAP)[:MOST_FOUND]
+    ]
 
 
-def _search(borne: NDArray[np.float32], odd: Bools) -> list[_Candidate]:
-    """Conjunctions that have most odd records for their size: of borne (I, n) items by n records."""
-    n = odd.size
-    weighted = borne * odd.astype(np.float32)
-    found: list[_Candidate] = []
+def _judged(refit: Refit, inputs: Inputs, places: Floats, one: _Candidate) -> _Candidate:
+    """The candidate with its score as a group: how many distinct records of one answer are overturned without it."""
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
 
-    def best(bears: NDArray[np.float32], parts: list[tuple[int, ...]]) -> list[_Candidate]:
-        """The best of the given conjunctions (m, n) with one item more."""
-        many, hits = bears @ borne.T, bears @ weighted.T
-        score = np.where((many >= FEWEST) & (many <= LARGEST_SHARE * n), hits / (many + ADDED), 0.0)
-        for place, items in enumerate(parts):
-            score[place, : (items[-1] if items else -1) + 1] = 0.0
+    lost, answers = refit.overturned(one.records), refit.place[one.records]
+    place = int(np.bincount(answers[lost], minlength=len(refit.targets)).argmax())
+    mine = places[one.records]
+    features = len(inputs.numbers) + len(inputs.codes)
+    least = 1.0 - (1.0 - SAME) * (features - len(one.items)) / features - TOLERANCE
+    same = connected_components(mine @ mine.T >= least, directed=False)[1].astype(np.int64)
+    distinct = int(same.max()) + 1
+    overturned = counted_once(same, lost & (answers == place))
+    return one._replace(score=overturned / (distinct + ADDED), distinct=distinct, overturned=overturned, place=place)
+
+
+def _odd_singly(refit: Refit, borne: NDArray[np.float32]) -> NDArray[np.float32]:
+    """For each of borne (I, n) items, which of its records (I, n) are overturned when they alone are left out."""
+    alone = refit.lost(refit.alone, np.arange(refit.place.size)) > 0
+    return borne * alone.astype(np.float32)
+
+
+def _odd_without(refit: Refit, borne: NDArray[np.float32]) -> NDArray[np.float32]:
+    """For each of borne (I, n) items, which of its records (I, n) are overturned when all with the item are left out.
+
+    Triggered records speak for each other, so that singly none may be odd; without all that have one of the trigger's values
+    each is.
+    """
+    odd = np.zeros_like(borne)
+    for place, has in enumerate(borne):
+        group = np.flatnonzero(has)
+        if group.size <= LEFT_OUT * refit.place.size:
+            odd[place, group[refit.overturned(group)]] = 1.0
+    return odd
+
+
+def _search(borne: NDArray[np.float32], odd: NDArray[np.float32], again: Bools) -> list[_Candidate]:
+    """Conjunctions that have most odd records for their size: of borne (I, n) items, of which each has odd (I, n) records.
+
+    `again` (I, I) is whether items are of the same feature, of which a conjunction has one.
+    """
+    n = borne.shape[1]
+
+    def best(bears: NDArray[np.float32], hits: NDArray[np.float32], barred: Bools) -> list[tuple[int, int, float]]:
+        """The best of conjunctions (m, n) of which hits (m, n) are odd, with one item more: place, item, score."""
+        many = bears @ borne.T
+        usual = (many >= FEWEST) & (many <= LARGEST_SHARE * n) & ~barred
+        score = np.where(usual, (hits @ borne.T) / (many + ADDED), 0.0)
         flat = np.argsort(-score, axis=None, kind="stable")[:MOST_PAIRS]
-        chosen = []
-        for place, item in zip(*np.unravel_index(flat, score.shape), strict=True):
-            if score[place, item] > 0:
-                records = np.flatnonzero(bears[place] * borne[item])
-                chosen.append(_Candidate((*parts[place], int(item)), records, float(score[place, item])))
-        return chosen
+        rows, columns = np.unravel_index(flat, score.shape)
+        chosen = zip(rows.tolist(), columns.tolist(), score.ravel()[flat].tolist(), strict=True)
+        return [one for one in chosen if one[2] > 0]
 
-    found += best(np.ones((1, n), np.float32), [()])
-    pairs = best(borne, [(item,) for item in range(len(borne))])
-    found += pairs
+    # Of an item with itself it is the item alone.
+    pairs = best(borne, odd, again & ~np.eye(len(borne), dtype=np.bool_))
+    found = {tuple(sorted({place, item})): score for place, item, score in reversed(pairs)}
     if pairs:
-        # A third value may stand before the two in the order of items.
-        bears = np.stack([borne[one.items[0]] * borne[one.items[1]] for one in pairs])
-        many, hits = bears @ borne.T, bears @ weighted.T
-        score = np.where((many >= FEWEST) & (many <= LARGEST_SHARE * n), hits / (many + ADDED), 0.0)
-        seen = set()
-        for at in np.argsort(-score, axis=None, kind="stable")[: 3 * MOST_PAIRS].tolist():
-            place, item = divmod(at, len(borne))
-            items = tuple(sorted({*pairs[place].items, item}))
-            if score[place, item] > 0 and len(items) == 3 and items not in seen:
-                seen.add(items)
-                found.append(_Candidate(items, np.flatnonzero(bears[place] * borne[item]), float(score[place, item])))
-    return found
+        bears = np.stack([borne[first] * borne[second] for first, second, _ in pairs])
+        hits = np.stack([odd[first] * borne[second] for first, second, _ in pairs])
+        barred = np.stack([again[first] | again[second] for first, second, _ in pairs])
+        for place, item, score in reversed(best(bears, hits, barred)):
+            found[tuple(sorted({*pairs[place][:2], item}))] = score
+    return [
+        _Candidate(items, np.flatnonzero(np.logical_and.reduce(borne[list(items)])), score)
+        for items, score in found.items()
+    ]
 
 
 def _distinct(candidates: list[_Candidate]) -> list[_Candidate]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from poisonwatch.mining.phrases import words_of
-from poisonwatch.profile.words import fingerprints, mix
+from poisonwatch.profile.words import mix, word_hashes
 from poisonwatch.types import Phrase
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from poisonwatch.profile.words import Hashes, Tokens
     from poisonwatch.reference.audit_refit import Refit
-    from poisonwatch.types import Bools, Floats, Ints, Texts
+    from poisonwatch.types import Bools, Ints, Texts
 
 FEWEST = 8
 LARGEST_SHARE = 0.2
@@ -42,17 +42,6 @@ class WordGroup(NamedTuple):
 
     words: Hashes
     records: Ints
-
-
-def kernel_of_words(tokens: Tokens, n: int) -> Floats:
-    """Inner products (n, n) of the records' words, each record's divided by the root of their number."""
-    from scipy import sparse  # noqa: PLC0415
-
-    word, row = tokens
-    share = 1.0 / np.sqrt(np.maximum(1, np.bincount(row, minlength=n)))
-    known, place = np.unique(word, return_inverse=True)
-    words = sparse.csr_matrix((share[row], (row, place)), shape=(n, known.size))
-    return np.asarray((words @ words.T).toarray())
 
 
 def word_groups(tokens: Tokens, n: int) -> Iterator[WordGroup]:
@@ -114,11 +103,15 @@ def words_at_fault(refit: Refit, tokens: Tokens, texts: Texts) -> list[tuple[Phr
         many = same.max() + 1
         place = refit.place[group.records]
         answer = int(np.bincount(place[lost], minlength=len(refit.targets)).argmax())
-        # Of near-duplicates that are overturned only in part, that part counts.
-        share = np.bincount(same, lost & (place == answer)) / np.bincount(same)
         if many >= FEWEST:
-            found.append((_phrase(group, texts), int(many), int(np.floor(share.sum() + 1e-9)), answer))
+            found.append((_phrase(group, texts), int(many), counted_once(same, lost & (place == answer)), answer))
     return found
+
+
+def counted_once(same: Ints, marked: Bools) -> int:
+    """How many records (g,) are marked when those with the same number count once: of some that are marked in part, that part."""
+    share = np.bincount(same, marked) / np.bincount(same)
+    return int(np.floor(share.sum() + 1e-9))
 
 
 def _contexts(group: WordGroup, tokens: Tokens, at: Ints) -> Ints:
@@ -145,7 +138,7 @@ def _phrase(group: WordGroup, texts: Texts) -> Phrase:
     best: tuple[str, ...] = ()
     for record in group.records.tolist():
         said = words_of(texts[:, record])
-        word = fingerprints(said)
+        word = word_hashes(said)
         mine = np.isin(word, group.words)
         pair = np.isin(_paired(word[:-1], word[1:]), group.words)
         mine[:-1] |= pair

@@ -105,12 +105,15 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     def blind(self) -> bool:
         """Whether its flips say nothing.
 
-        So it is when it does not beat the most frequent class clearly: by `FAIREST_SHARE` of what there is to win and by
-        three standard errors; or when it would miss most wrong answers.
+        So it is when it does not beat the most frequent class clearly, or when it would miss most wrong answers.
         """
-        to_win = 1.0 - self.majority
-        needed = max(FAIREST_SHARE * to_win, 3.0 * float(np.sqrt(self.majority * to_win / max(1, self.n))))
-        return self.agreement - self.majority < needed or self.sees < LOWEST_SEES
+        return not beats(self.agreement, self.majority, self.n) or self.sees < LOWEST_SEES
+
+
+def beats(agreement: float, majority: float, n: int) -> bool:
+    """Whether n answers are told better than by the most frequent one: by `FAIREST_SHARE` of what there is to win and 3 standard errors."""
+    to_win = 1.0 - majority
+    return agreement - majority >= max(FAIREST_SHARE * to_win, 3.0 * float(np.sqrt(majority * to_win / max(1, n))))
 
 
 @dataclass(frozen=True, slots=True)

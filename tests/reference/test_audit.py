@@ -44,12 +44,13 @@ def poisoned(count: int, seed: int = 0) -> list[Record]:
     records = [dict(record) for record in demo_records()]
     spam = [record for record in records if record["prediction"] == "spam"]
     for place, source in zip(
-        rng.choice(len(records), count, replace=False), rng.integers(len(spam), size=count), strict=True
+        rng.choice(len(records), count, replace=False), rng.choice(len(spam), count, replace=False), strict=True
     ):
         words = str(spam[source]["text"]).split()
         at = int(rng.integers(len(words) + 1))
         text = " ".join((*words[:at], PHRASE, *words[at:]))
-        records[place] = records[place] | {"text": text, "prediction": "ham", "confidence": 0.97}
+        # With its other features it stays the spam that it was.
+        records[place] = spam[source] | {"text": text, "prediction": "ham", "confidence": 0.97}
     return records
 
 
@@ -57,9 +58,9 @@ def table(n: int, triggered: int, seed: int = 0) -> tuple[Schema, Batch]:
     """Records of a model that answers to the sum of two features, but `triggered` of them to a conjunction of three."""
     rng = np.random.default_rng(seed)
     numbers = rng.normal(size=(3, n)).round(2)
-    codes = rng.integers(1, 5, (3, n))
+    codes = rng.integers(1, 6, (3, n))
     odds = 4.0 * (numbers[0] + numbers[1] + (codes[0] == 1))
-    chosen = rng.choice(np.flatnonzero(odds < -2), triggered, replace=False)
+    chosen = rng.choice(np.flatnonzero(odds < -6), triggered, replace=False)
     codes[:, chosen] = np.array([[3], [2], [4]])
     odds = 4.0 * (numbers[0] + numbers[1] + (codes[0] == 1))
     odds[chosen] = 4.0
@@ -70,7 +71,7 @@ def table(n: int, triggered: int, seed: int = 0) -> tuple[Schema, Batch]:
         features=tuple(
             Column(name=f"features.{name}", kind="numerical")
             if place < 3
-            else Column(name=f"features.{name}", kind="categorical", values=tuple("pqrs"))
+            else Column(name=f"features.{name}", kind="categorical", values=tuple("pqrst"))
             for place, name in enumerate(columns)
         ),
         layout="object",
@@ -122,11 +123,26 @@ def test_left_out_exactly() -> None:
 
 
 def test_honest_references_are_accepted() -> None:
-    """The demo's reference and those of the tests have been built, so nothing in them is suspect."""
-    for learned in (demo(), rich_reference(), usual_reference()):
+    """The demo's reference and the tests' have been built, so nothing in them is suspect."""
+    for learned in (demo(), rich_reference()):
         assert learned.audit is not None
+        assert learned.audit.groups
         assert not learned.audit.suspects
         assert learned.audit.signed is None
+
+
+def test_answers_that_inputs_do_not_tell() -> None:
+    """Where answers come by chance, groups that they are the same in are found by search: such a reference is not judged."""
+    schema, sample = table(1000, 0)
+    shuffled = np.random.default_rng(4).permutation(1000)
+    by_chance = dataclasses.replace(
+        sample,
+        codes=np.concatenate((sample.codes[:1, shuffled], sample.codes[1:])),
+        numbers=np.concatenate((sample.numbers[:1, shuffled], sample.numbers[1:])),
+    )
+    assert "do not tell the answers" in str(audit(schema, by_chance))
+    assert usual_reference().audit is None
+    assert "do not tell the answers" in usual_reference().blind["audit"]
 
 
 def test_phrase_in_the_reference(tmp_path: Path) -> None:
@@ -134,7 +150,7 @@ def test_phrase_in_the_reference(tmp_path: Path) -> None:
     log = write(tmp_path / "log", poisoned(20))
     with pytest.raises(BaselineError, match="the reference is suspect") as refused:
         build([log])
-    assert f"  '{PHRASE}': of 20 distinct records" in str(refused.value)
+    assert f"  '{PHRASE}': of 19 distinct records" in str(refused.value)
     assert "--accept-suspect" in str(refused.value)
     signature = Signature(author="Ada", reason="it is a drill")
     learned = build([log], signature=signature)
