@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import numpy as np
 
+from poisonwatch.mining.commonness import CommonFile, Commonness
 from poisonwatch.mining.conjunctions import Conjunctions
 from poisonwatch.mining.elevated import Elevated, ElevatedFile, learn_elevated
 from poisonwatch.mining.items import Items, ItemsFile
@@ -15,7 +16,7 @@ from poisonwatch.mining.miner import Miner
 from poisonwatch.mining.phrases import Phrases
 from poisonwatch.profile.indicators import text_rows
 from poisonwatch.profile.words import fingerprints
-from poisonwatch.types import Values
+from poisonwatch.types import Phrase, Values
 
 if TYPE_CHECKING:
     from poisonwatch.mining.miner import MiningSettings
@@ -28,6 +29,7 @@ class MiningFile(msgspec.Struct, frozen=True, kw_only=True):
 
     rates: list[tuple[float, float]]
     elevated: ElevatedFile | None
+    common: CommonFile | None
     items: ItemsFile | None
 
 
@@ -36,11 +38,12 @@ class Mining:
     """How often the reference's own predictions are odd, out of fold.
 
     `rates` (2, classes) are shares of surprising and of flipped ones by predicted class; `elevated` has the words that are odd by
-    themselves, where there are texts; `items` the columns that conjunctions are made of, where there is anything else.
+    themselves and `common` how often benign texts bear them, where there are texts; `items` the columns that conjunctions are made of, where there is anything else.
     """
 
     rates: Floats
     elevated: Elevated | None
+    common: Commonness | None
     items: Items | None
 
     @classmethod
@@ -59,6 +62,7 @@ class Mining:
             learn_elevated(sample.words, sample.label, sample.surprising, sample.flipped)
             if text_rows(schema)
             else None,
+            Commonness.learn(sample.words, sample.label.size) if text_rows(schema) else None,
             items if items.width else None,
         )
 
@@ -75,6 +79,8 @@ class Mining:
 
     def _usual(self, pattern: Pattern) -> float:
         """Upper bound of the share of benign predictions that bear a pattern; 0 where that is not known."""
+        if isinstance(pattern, Phrase) and self.common is not None:
+            return self.common.share_of(pattern)
         return self.items.share_of(pattern) if self.items is not None and isinstance(pattern, Values) else 0.0
 
     def file(self) -> MiningFile:
@@ -82,6 +88,7 @@ class Mining:
         return MiningFile(
             rates=[(float(surprising), float(flipped)) for surprising, flipped in self.rates.T],
             elevated=None if self.elevated is None else self.elevated.file(),
+            common=None if self.common is None else self.common.file(),
             items=None if self.items is None else self.items.file(),
         )
 
@@ -99,5 +106,6 @@ class Mining:
         return cls(
             rates,
             None if file.elevated is None else Elevated.read(file.elevated),
+            None if file.common is None else Commonness.read(file.common),
             None if file.items is None else Items.read(file.items, schema, cuts),
         )
