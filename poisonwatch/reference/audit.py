@@ -35,7 +35,7 @@ FEWEST_OF_CLASS = 20
 MOST_GROUPS = 20
 """Groups that are told, the worst first."""
 
-SUSPECT = 0.45
+SUSPECT = 0.5
 NOTABLE = 0.3
 """Scores from which a group makes the reference suspect, and is worth a look.
 

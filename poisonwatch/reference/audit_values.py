@@ -38,6 +38,9 @@ MOST_PAIRS = 60
 MOST_JUDGED = 60
 """Pairs of values that a third is looked for, and conjunctions that are judged by leaving them out."""
 
+NEARLY_ALL = 0.9
+"""A conjunction that has this share of the records of one of its values is that value: what the others add is said of all."""
+
 MOST_FOUND = 40
 
 SAME = 0.9
@@ -147,10 +150,17 @@ def _search(borne: NDArray[np.float32], odd: NDArray[np.float32], again: Bools) 
         barred = np.stack([again[first] | again[second] for first, second, _ in pairs])
         for place, item, score in reversed(best(bears, hits, barred)):
             found[tuple(sorted({*pairs[place][:2], item}))] = score
-    return [
-        _Candidate(items, np.flatnonzero(np.logical_and.reduce(borne[list(items)])), score)
-        for items, score in found.items()
-    ]
+    return [_Candidate(*told_by_one(borne, items), score) for items, score in found.items()]
+
+
+def told_by_one(borne: NDArray[np.float32], items: tuple[int, ...]) -> tuple[tuple[int, ...], Ints]:
+    """Items and the records (g,) that have all of them, or the one item of which these are nearly all records."""
+    records = np.flatnonzero(np.logical_and.reduce(borne[list(items)]))
+    for item in items:
+        every = np.flatnonzero(borne[item])
+        if records.size >= NEARLY_ALL * every.size:
+            return (item,), every
+    return items, records
 
 
 def _distinct(candidates: list[_Candidate]) -> list[_Candidate]:

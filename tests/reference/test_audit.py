@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from poisonwatch.errors import BaselineError
 from poisonwatch.reference.audit import SUSPECT, Audit, Signature, audit, signed
 from poisonwatch.reference.audit_refit import CONSTANT, PENALTY, Refit
+from poisonwatch.reference.audit_values import told_by_one
 from poisonwatch.reference.build import build
 from poisonwatch.reference.file import in_words, load, save
 from poisonwatch.types import Batch, Column, Schema
@@ -191,7 +192,7 @@ def test_refused_and_signed_on_the_command_line(tmp_path: Path) -> None:
 
 def test_conjunction_in_the_reference() -> None:
     """Three values that go with one class against what the other records say are named first; without them nothing is suspect."""
-    schema, sample = table(1500, 30)
+    schema, sample = table(1500, 50)
     found = audit(schema, sample)
     assert isinstance(found, Audit)
     assert found.suspects
@@ -244,8 +245,44 @@ def test_a_template_is_no_trigger() -> None:
     assert found.suspects[0].records == 40
 
 
+@pytest.mark.parametrize("kind", ["numerical", "categorical", "embedding"])
+def test_another_input_speaks_for_a_group(kind: str) -> None:
+    """Words that are put into messages of the other class are no trigger where another input tells all answers, theirs too."""
+    said, answer = texts(600, 1)
+    spam = [text for text, c in zip(said, answer, strict=True) if c == 2][:40]
+    said, answer = said + [f"{text} alpha beta gamma" for text in spam], answer + [1] * 40
+    assert audited(said, answer).suspects
+    rng = np.random.default_rng(2)
+    tells = np.where(np.array(answer) == 1, 3.0, -3.0) + rng.normal(scale=0.5, size=640)
+    sample = batch(answer, np.full(640, 0.98), numbers=[], codes=[], texts=said)
+    column = Column(name="features.x", kind="numerical")
+    if kind == "numerical":
+        sample = dataclasses.replace(sample, numbers=np.concatenate((sample.numbers, tells[None])))
+    elif kind == "categorical":
+        column = Column(name="features.x", kind="categorical", values=("a", "b"))
+        sample = dataclasses.replace(sample, codes=np.concatenate((sample.codes, sample.codes)))
+    else:
+        column = Column(name="embedding", kind="embedding", width=3)
+        points = rng.normal(size=(3, 640)) + tells
+        sample = dataclasses.replace(sample, embeddings=points.astype(np.float32))
+    found = audit(msgspec.structs.replace(TEXTS, features=(column, *TEXTS.features)), sample)
+    assert isinstance(found, Audit)
+    assert not found.suspects
+
+
+def test_a_value_that_others_only_accompany() -> None:
+    """Values of which nearly all records of one are all that have them are that one value; of fewer they are a conjunction."""
+    borne = np.zeros((2, 100), np.float32)
+    borne[0, :50], borne[1, 31:51] = 1.0, 1.0
+    items, records = told_by_one(borne, (0, 1))
+    assert (items, records.tolist()) == ((1,), list(range(31, 51)))
+    borne[1, 52:60] = 1.0
+    items, records = told_by_one(borne, (0, 1))
+    assert (items, records.tolist()) == ((0, 1), list(range(31, 50)))
+
+
 @given(seed=st.integers(0, 1000), triggered=st.integers(0, 30))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_order_does_not_matter(seed: int, triggered: int) -> None:
     """In any order of the records the same groups are found, worst first, with scores in [0, 1)."""
     said, answer = texts(200, seed)

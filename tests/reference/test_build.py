@@ -253,7 +253,7 @@ def test_without_features_nothing_is_fitted(tmp_path: Path) -> None:
     built = build([write(tmp_path / "log", bare)])
     found = built.enrichment()
     assert (found.derived, found.marks, built.quality) == ((), (), None)
-    assert built.blind.keys() == {"flips", "triggers", "errors"}
+    assert built.blind.keys() == {"flips", "triggers", "errors", "audit"}
     assert "blind           flips: the reference has no features or text" in in_words(built)
 
 
