@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from scipy.special import pdtrc
 
+from poisonwatch.mining.effects import LOG_CAP, LOG_ZERO, MANY, Effect, Incident, Past
 from poisonwatch.mining.naming import in_words
 from poisonwatch.mining.patterns import different
 from poisonwatch.types import InsertionTest, Pattern, Phrase, Trigger, TriggerState, VersionEffect
@@ -35,8 +35,6 @@ BY_CHANCE = 1e-4
 
 PROVEN = frozenset([TriggerState.CONVICTED, TriggerState.CONFIRMED])
 
-FEWEST_TO_SAY = 3
-"""Predictions that bear a pattern in a version, before it can be said that it does not work there."""
 
 IDLE_SECONDS = 7 * 86400.0
 """A trigger ends when no prediction bore it for so long."""
@@ -44,95 +42,15 @@ IDLE_SECONDS = 7 * 86400.0
 MOST_SOURCES = 20
 MOST_EXAMPLES = 20
 
-LOG_CAP = 6.9
-"""Ceiling of a trigger's evidence in nats, as that of every detector: what ended must be able to resolve."""
-
-LOG_ZERO = -745.0
-"""Stands for no evidence: the smallest logarithm whose exponential is still a float above zero."""
-
 STAKE = 0.6
 """The rate of flips that a trigger's own e-process bets on lies so far between the bound and 1."""
-
-
-class Past(NamedTuple):
-    """What is known of a version when a pattern surfaces in it, at `time`.
-
-    `records` are the suspicious predictions of the version and class that are still kept; `since` says how many predictions of the
-    version came from a time on.
-    """
-
-    records: Records | None
-    time: float
-    since: Callable[[float], int]
-
-
-@dataclass(slots=True)
-class Effect:
-    """Counts of one version: all predictions since the trigger was opened, and those that bear the pattern.
-
-    `answered` got its class, `flipped` flip of these; `fresh_*` are without near-duplicates, and `different` of the latter say something
-    else beside the pattern, too. Since the trigger was opened `met` predictions came, of which `borne` bear it. `surfaced` says that the pattern's
-    e-process crossed in this version; `test` is what insertion said.
-    """
-
-    predictions: int = 0
-    matched: int = 0
-    answered: int = 0
-    flipped: int = 0
-    fresh_answered: int = 0
-    fresh_flipped: int = 0
-    different: int = 0
-    met: int = 0
-    borne: int = 0
-    log_e: float = LOG_ZERO
-    surfaced: bool = False
-    convicted: bool = False
-    test: InsertionTest | None = None
-
-    @property
-    def confirmed(self) -> bool:
-        """Did insertion into verified inputs confirm it in this version?"""
-        return self.test is not None and self.test.verdict is TriggerState.CONFIRMED
-
-    @property
-    def strength(self) -> float:
-        """Evidence in nats: of what was met, or of what insertion showed."""
-        return min(max(self.log_e, self.test.log_e), LOG_CAP) if self.confirmed and self.test else self.log_e
-
-    @property
-    def works(self) -> bool | None:
-        """Does the version follow the pattern? None where too few predictions bear it."""
-        if self.test is not None and self.test.verdict is not None:
-            return self.test.verdict is TriggerState.CONFIRMED
-        if self.convicted:
-            return True
-        return False if self.matched >= FEWEST_TO_SAY and 10 * self.flipped <= self.matched else None
-
-
-@dataclass(slots=True)
-class Incident:
-    """One trigger. `told` is how many predictions it had when it was last told of."""
-
-    trigger: str
-    label: int
-    pattern: Pattern
-    version: str
-    first_seen: float
-    last_seen: float
-    state: TriggerState = TriggerState.SURFACED
-    effects: dict[str, Effect] = field(default_factory=dict)
-    sources: dict[str, int] = field(default_factory=dict)
-    examples: list[str] = field(default_factory=list)
-    contrast: bool = False
-    told: int = 0
-    told_contrast: bool = False
 
 
 class Incidents:
     """The open triggers of one model, with `classes` as labels.
 
     `bears` finds the records of a block that bear a pattern, `usual` gives an upper bound of the share of predictions that bear it by
-    nature, 0 where nothing is known of that.
+    nature, 0 where nothing is known of that; `first` whether a version is one that the reference shows.
     `saturated` counts findings for which there was no room; `triggered` counts by version predictions that bore an open trigger and
     got its class.
     """
@@ -142,9 +60,11 @@ class Incidents:
         model: str,
         classes: tuple[str, ...],
         bears: Callable[[Pattern, Records], Bools],
+        first: Callable[[str], bool],
         usual: Callable[[Pattern], float] = lambda _: 0.0,
     ) -> None:
         self._model = model
+        self._first = first
         self._classes = classes
         self._bears = bears
         self._usual = usual
@@ -158,12 +78,8 @@ class Incidents:
         """The open ones, the oldest first."""
         return iter(self._open.values())
 
-    def open(self, finding: Finding, version: str, past: Past, *, first: bool) -> None:
-        """Take up a finding of `version`.
-
-        `first` says that the version is the one that the reference shows: a pattern in it needs another version that does not
-        follow it before it may page.
-        """
+    def open(self, finding: Finding, version: str, past: Past) -> None:
+        """Take up a finding of `version`."""
         incident = self._same(finding)
         if incident is None:
             finding = self._without_explained(finding, past)
@@ -175,14 +91,15 @@ class Incidents:
         effect = incident.effects.setdefault(version, Effect())
         if not effect.surfaced:
             effect.surfaced = True
+            against, others = effect.against, effect.matched - effect.answered
             for name, count in (("answered", finding.matched), ("flipped", finding.flipped)):
                 setattr(effect, name, max(getattr(effect, name), count))
                 setattr(effect, f"fresh_{name}", max(getattr(effect, f"fresh_{name}"), count))
-            effect.matched = max(effect.matched, effect.answered)
-            effect.predictions = max(effect.predictions, effect.matched, past.since(incident.first_seen))
+            effect.fresh_matched = effect.fresh_answered + against
+            effect.matched = effect.answered + others
+            effect.predictions = max(effect.predictions, effect.matched, past.since(version, incident.first_seen))
             self.triggered[version] = self.triggered.get(version, 0) + finding.matched
         effect.log_e = min(max(effect.log_e, finding.log_e), LOG_CAP)
-        incident.contrast = incident.contrast or not first
         self._judge(incident)
 
     def count(self, records: Records, names: list[str]) -> None:
@@ -221,7 +138,7 @@ class Incidents:
         """
         for incident in self._open.values():
             for name, effect in incident.effects.items():
-                if effect.surfaced and effect.different < FEWEST_FLIPS <= effect.fresh_flipped:
+                if effect.surfaced and effect.different < MANY and effect.fresh_flipped >= FEWEST_FLIPS:
                     records = kept(name, incident.label)
                     if records is not None:
                         flipped = self._bears(incident.pattern, records) & records.flipped
@@ -241,6 +158,9 @@ class Incidents:
         self.triggered.pop(version, None)
         for incident in self._open.values():
             incident.effects.pop(version, None)
+            surfaced = [name for name, effect in incident.effects.items() if effect.surfaced]
+            if incident.version == version and surfaced:
+                incident.version = surfaced[0]
         gone = [name for name, i in self._open.items() if not any(e.surfaced for e in i.effects.values())]
         for name in gone:
             self._open[name].state = TriggerState.ENDED
@@ -259,24 +179,29 @@ class Incidents:
         return found
 
     def _same(self, finding: Finding) -> Incident | None:
-        """The open trigger that a finding is about: the same pattern, or a phrase that is part of the other."""
-        return next(
-            (i for i in self._open.values() if i.label == finding.label and _overlap(i.pattern, finding.pattern)), None
-        )
+        """The open trigger that a finding is about: its own pattern, or a part of it; what is part of a proven one."""
+        return next((i for i in self._open.values() if i.label == finding.label and _is_of(finding.pattern, i)), None)
 
     def _without_explained(self, finding: Finding, past: Past) -> Finding:
         """A finding without the predictions that bear a convicted trigger of its class."""
-        if past.records is None:
+        if past.kept is None:
             return finding
-        found = self._bears(finding.pattern, past.records)
-        taken = np.zeros_like(found)
-        for incident in self._open.values():
-            if incident.label == finding.label and incident.state in PROVEN:
-                taken |= found & self._bears(incident.pattern, past.records)
-        flipped = int((taken & past.records.flipped).sum())
+        odd = past.kept.surprising | past.kept.flipped
+        found = self._bears(finding.pattern, past.kept) & odd & (past.kept.label == finding.label)
+        found &= past.kept.version == finding.version
+        taken = found & self._explaining(finding.label, past.kept)
+        flipped = int((taken & past.kept.flipped).sum())
         return finding._replace(
             matched=max(0, finding.matched - int(taken.sum())), flipped=max(0, finding.flipped - flipped)
         )
+
+    def _explaining(self, label: int, records: Records) -> Bools:
+        """Which records (n,) bear a proven trigger that leads to a class."""
+        found = np.zeros(records.time.size, np.bool_)
+        for incident in self._open.values():
+            if incident.label == label and incident.state in PROVEN:
+                found |= self._bears(incident.pattern, records)
+        return found
 
     def _explained(self, finding: Finding, version: str) -> bool:
         """Is a finding what another trigger left behind? Beside one it needs flips of its own."""
@@ -288,31 +213,45 @@ class Incidents:
 
     def _begin(self, finding: Finding, version: str, past: Past) -> Incident | None:
         if len(self._open) >= MOST_OPEN:
-            # What is convicted stays; a pattern that only surfaced gives way to one that flips more.
-            weak = [i for i in self._open.values() if i.state in {TriggerState.SURFACED, TriggerState.REFUTED}]
-            weakest = min(weak, key=lambda i: max(e.flipped for e in i.effects.values()), default=None)
-            if weakest is None or max(e.flipped for e in weakest.effects.values()) >= finding.flipped:
+            # What is proven stays; what only surfaced gives way to what flips, the refuted first.
+            weak = [i for i in self._open.values() if i.state not in PROVEN]
+            weakest = min(weak, key=lambda i: (i.state is not TriggerState.REFUTED, _strength(i)), default=None)
+            if weakest is None or finding.flipped < min(FEWEST_FLIPS, 1 + _strength(weakest)):
                 self.saturated += 1
                 return None
             weakest.state = TriggerState.ENDED
-            self._news[weakest.trigger] = None
             self._close([weakest.trigger])
         name = _name(self._model, self._classes[finding.label], finding.pattern)
         incident = Incident(name, finding.label, finding.pattern, version, past.time, past.time)
-        if past.records is not None:
-            found = self._bears(finding.pattern, past.records)
-            if found.any():
-                time = past.records.time[found]
-                incident.first_seen, incident.last_seen = float(time.min()), float(time.max())
-                self._remember(incident, past.records, found)
+        if past.kept is not None:
+            self._look_back(incident, finding.version, past.kept, past.names)
         self._open[name] = incident
         self._news[name] = None
         return incident
 
+    def _look_back(self, incident: Incident, number: int, kept: Records, names: list[str]) -> None:
+        """Count what bore the pattern since it was first met, as far as it is still known: in all versions, whatever they answered."""
+        found = self._bears(incident.pattern, kept) & ~self._explaining(incident.label, kept)
+        answered = found & (kept.label == incident.label)
+        own = answered & (kept.surprising | kept.flipped) & (kept.version == number)
+        if not own.any():
+            return
+        incident.first_seen, incident.last_seen = float(kept.time[own].min()), float(kept.time[own].max())
+        self._remember(incident, kept, own)
+        found &= kept.time >= incident.first_seen
+        for of in np.unique(kept.version[found]).tolist():
+            mine = found & (kept.version == of)
+            effect = incident.effects.setdefault(names[of], Effect())
+            effect.matched = effect.fresh_matched = int(mine.sum())
+            effect.answered = effect.fresh_answered = int((mine & answered).sum())
+            effect.flipped = effect.fresh_flipped = int((mine & answered & kept.flipped).sum())
+
     def _count(self, effect: Effect, records: Records, mine: Bools, found: Bools, answered: Bools) -> None:
         of_class = answered & mine
         effect.matched += int((found & mine).sum())
-        effect.borne += int((found & mine & records.fresh).sum())
+        fresh_found = int((found & mine & records.fresh).sum())
+        effect.borne += fresh_found
+        effect.fresh_matched += fresh_found
         effect.answered += int(of_class.sum())
         effect.flipped += int((of_class & records.flipped).sum())
         fresh = of_class & records.fresh
@@ -339,12 +278,13 @@ class Incidents:
         for effect in incident.effects.values():
             # One that stands falls only when clearly less than half flip: it must not come and go.
             half = (3 if effect.convicted else 2) * effect.fresh_flipped >= effect.fresh_answered
+            # What bears the pattern and goes elsewhere speaks against it; of an attack some fail.
+            obeyed = (3 if effect.convicted else 1.5) * effect.fresh_flipped >= effect.against
             enough = min(effect.different, effect.fresh_flipped) >= FEWEST_FLIPS
             # Whoever attacks brings the trigger along; where a model got worse in a slice, the slice is as large as ever.
             brought = usual == 0 or pdtrc(effect.borne - 1, effect.met * usual) < BY_CHANCE
-            effect.convicted = bool(half and enough and effect.surfaced and (brought or effect.convicted))
+            effect.convicted = bool(half and obeyed and enough and effect.surfaced and (brought or effect.convicted))
         verdicts = {e.test.verdict for e in incident.effects.values() if e.test is not None and e.surfaced}
-        incident.contrast = incident.contrast or any(e.works is False for e in incident.effects.values())
         if TriggerState.CONFIRMED in verdicts:
             state = TriggerState.CONFIRMED
         elif TriggerState.REFUTED in verdicts:
@@ -354,15 +294,30 @@ class Incidents:
         else:
             state = TriggerState.SURFACED
         many = sum(effect.answered for effect in incident.effects.values())
-        if (state, incident.contrast) != (incident.state, incident.told_contrast) or many >= 2 * max(incident.told, 1):
+        contrast = self.contrast(incident, incident.version)
+        if (state, contrast) != (incident.state, incident.told_contrast) or many >= 2 * max(incident.told, 1):
             self._news[incident.trigger] = None
-            incident.told, incident.told_contrast = many, incident.contrast
+            incident.told, incident.told_contrast = many, contrast
         incident.state = state
 
     def _close(self, names: list[str]) -> None:
         for name in names:
             self._ended.append(self.describe(self._open.pop(name)))
             self._news.pop(name, None)
+
+    def contrast(self, incident: Incident, version: str) -> bool:
+        """Is it this version that is to blame?
+
+        It is when another one does not follow the pattern. What the reference's own version follows, too, or what only that one was seen
+        to follow, may be what honest inputs that the surrogate never met look like. Where no version can be compared with, the evidence
+        must be strong by itself.
+        """
+        others = [(name, effect) for name, effect in incident.effects.items() if name != version]
+        if any(effect.works is False for _, effect in others):
+            return True
+        if self._first(version) or any(self._first(name) and effect.works for name, effect in others):
+            return False
+        return version in incident.effects and incident.effects[version].strong
 
     def describe(self, incident: Incident) -> Trigger:
         """A trigger as it is told."""
@@ -392,7 +347,7 @@ class Incidents:
             sources=tuple(sorted(incident.sources.items(), key=lambda item: (-item[1], item[0]))),
             examples=tuple(incident.examples),
             log_e=own.strength,
-            contrast=incident.contrast,
+            contrast=self.contrast(incident, incident.version),
             tests=tuple(effect.test for effect in incident.effects.values() if effect.test is not None),
         )
 
@@ -416,10 +371,16 @@ class Incidents:
         self._open = {incident.trigger: incident for incident in restored}
 
 
-def _overlap(first: Pattern, second: Pattern) -> bool:
-    if isinstance(first, Phrase) and isinstance(second, Phrase):
-        return _holds(first.words, second.words) or _holds(second.words, first.words)
-    return first == second
+def _strength(incident: Incident) -> int:
+    """How many different predictions flip, in the version in which most do."""
+    return max(min(effect.different, effect.fresh_flipped) for effect in incident.effects.values())
+
+
+def _is_of(pattern: Pattern, incident: Incident) -> bool:
+    known = incident.pattern
+    if not isinstance(pattern, Phrase) or not isinstance(known, Phrase):
+        return pattern == known
+    return _holds(pattern.words, known.words) or (incident.state in PROVEN and _holds(known.words, pattern.words))
 
 
 def _holds(words: tuple[str, ...], part: tuple[str, ...]) -> bool:

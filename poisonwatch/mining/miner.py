@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from poisonwatch.mining.duplicates import Duplicates
-from poisonwatch.mining.incidents import PROVEN, Incidents, Past
+from poisonwatch.mining.effects import Past
+from poisonwatch.mining.incidents import PROVEN, Incidents
 from poisonwatch.mining.nulls import Nulls
 from poisonwatch.mining.patterns import bears
 from poisonwatch.mining.records import Known, Records, restored, saved
@@ -25,10 +25,10 @@ from poisonwatch.types import OTHER_VERSIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from poisonwatch.mining.incidents import Incident
+    from poisonwatch.mining.effects import Incident
     from poisonwatch.mining.records import Engine
     from poisonwatch.profile.words import Tokens
-    from poisonwatch.types import Batch, Bools, Floats, InsertionTest, Pattern, Schema, Trigger
+    from poisonwatch.types import Batch, Bools, Floats, InsertionTest, Ints, Pattern, Schema, Trigger
 
 BLOCK = 2048
 """Predictions after which a block ends at the latest."""
@@ -73,7 +73,7 @@ class Miner:
         self._duplicates = Duplicates(salt)
         self._suspects = Suspects()
         self._volume = Volume()
-        self._incidents = Incidents(model, schema.outcome.values, self._bears, usual)
+        self._incidents = Incidents(model, schema.outcome.values, self._bears, self._is_first, usual)
         self._versions: dict[str, int] = {}
         self._names: list[str] = []
         self._first: str | None = None
@@ -91,7 +91,7 @@ class Miner:
     def take(self, batch: Batch, words: Tokens, in_time: Bools, surprising: Bools, flipped: Bools) -> None:
         """Take a batch, with the tokens of its texts, and what the surrogate says of its predictions (n,)."""
         kept = np.flatnonzero(in_time)
-        records = self._records(batch, words, surprising, flipped)
+        records = self._records(batch, words, surprising, flipped, kept)
         records = records if kept.size == in_time.size else records.select(kept)
         fresh = self._duplicates.fresh(
             records.label, records.version, records.words, records.numbers, records.codes, records.embeddings
@@ -107,9 +107,11 @@ class Miner:
         A few predictions none of which is odd can wait: they take evidence away and give none.
         """
         upto = self._before + int(np.searchsorted(self._kept, closed_by, "right"))
-        waiting = self._pending
-        if waiting is not None and (upto >= PATIENCE or (waiting.surprising | waiting.flipped)[:upto].any()):
-            self._fold(upto)
+        full = upto // BLOCK * BLOCK
+        self._fold(full)
+        rest, waiting = upto - full, self._pending
+        if waiting is not None and (rest >= PATIENCE or (waiting.surprising | waiting.flipped)[:rest].any()):
+            self._fold(rest)
 
     def fold_full(self) -> None:
         """Fold the blocks that are full: the batch has ended."""
@@ -144,11 +146,12 @@ class Miner:
         self._incidents.count(block, self._names)
         for engine in self._engines:
             for found in engine.surfaced(self._suspects, self._known()):
-                name = self._names[found.version]
-                kept = self._suspects.suspicious(found.version, found.label)
-                past = Past(kept, newest, partial(self._volume.since, found.version))
-                self._incidents.open(found, name, past, first=self._is_first(name))
+                past = Past(self._suspects.everything(), self._names, newest, self._since)
+                self._incidents.open(found, self._names[found.version], past)
         self._incidents.compare(self._suspicious)
+
+    def _since(self, version: str, time: float) -> int:
+        return self._volume.since(self._versions[version], time) if version in self._versions else 0
 
     def _suspicious(self, version: str, label: int) -> Records | None:
         number = self._versions.get(version)
@@ -168,11 +171,14 @@ class Miner:
     def _bears(self, pattern: Any, records: Records) -> Bools:
         return bears(pattern, records, self._schema, records.words)
 
-    def _records(self, batch: Batch, words: Tokens, surprising: Bools, flipped: Bools) -> Records:
+    def _records(self, batch: Batch, words: Tokens, surprising: Bools, flipped: Bools, kept: Ints) -> Records:
         n = batch.time.size
         label = batch.codes[0].astype(np.int64) - 1
         label[label >= len(self._schema.outcome.values)] = -1
-        number = np.array([self._number(name) for name in batch.versions], np.int64)
+        # A version of which nothing came in time runs for nobody else either, and would never be forgotten.
+        number = np.zeros(len(batch.versions), np.int64)
+        for code in np.unique(batch.version[kept]).tolist():
+            number[code] = self._number(batch.versions[code])
         self._met += n
         return Records(
             time=batch.time,
@@ -227,6 +233,10 @@ class Miner:
     def triggered(self) -> dict[str, int]:
         """Predictions by version that bore an open trigger and got its class."""
         return self._incidents.triggered
+
+    def contrast(self, incident: Incident, version: str) -> bool:
+        """Is it this version that is to blame for a trigger?"""
+        return self._incidents.contrast(incident, version)
 
     def describe(self, incident: Incident) -> Trigger:
         """A trigger as it is told."""

@@ -61,6 +61,13 @@ class Suspects:
         kept = self._usual
         return Records.of(_chosen(kept, kept["label"] == label)) if kept else None
 
+    def everything(self) -> Records | None:
+        """All of them, of whatever version and class; None where nothing was met yet."""
+        both = [kept for kept in (self._suspicious, self._usual) if kept]
+        if not both:
+            return None
+        return Records.of({key: np.concatenate([kept[key] for kept in both], axis=-1) for key in both[0]})
+
     def forget(self, version: int) -> None:
         """A version is gone."""
         if self._suspicious:

@@ -100,16 +100,18 @@ class Triggers:
         """
         miner = self._miner
         found = [] if miner is None else miner.guilty(version)
-        told = [i for i in found if i.contrast or i.effects[version].confirmed]
+        told = [i for i in found if i.effects[version].confirmed or (miner is not None and miner.contrast(i, version))]
         if miner is None or not told:
             return [_nothing(self._model, version, self._floor)] if version in self._accused else []
         self._accused[version] = None
         first = told[0]
         effect = first.effects[version]
-        signs = [Sign.CONTRAST] if first.contrast else []
+        signs = [Sign.CONTRAST] if miner.contrast(first, version) else []
         if effect.confirmed:
             signs.append(Sign.CONFIRMED)
-        awaited = self._confirms and effect.test is None
+        # Other versions are asked once the trigger is confirmed in the one in which it surfaced.
+        asked = version == first.version or first.effects[first.version].confirmed
+        awaited = self._confirms and effect.test is None and asked
         if awaited:
             signs.append(Sign.AWAITED)
         if self.saturated:

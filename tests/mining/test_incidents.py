@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from poisonwatch.mining.effects import LOG_CAP, Past
 from poisonwatch.mining.incidents import (
     IDLE_SECONDS,
-    LOG_CAP,
     MOST_EXAMPLES,
     MOST_OPEN,
     MOST_SOURCES,
     Incidents,
-    Past,
 )
 from poisonwatch.mining.records import Finding
 from poisonwatch.types import InsertionTest, Pattern, Phrase, TriggerState
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 CODE = Phrase(words=("discount", "code"))
 NAMES = ["v1", "v2"]
-PAST = Past(None, 0.0, lambda _: 50)
+PAST = Past(None, NAMES, 0.0, lambda *_: 50)
 
 
 def bears(pattern: Pattern, records: Records) -> Bools:
@@ -36,10 +35,15 @@ def bears(pattern: Pattern, records: Records) -> Bools:
     return np.array([" ".join(pattern.words) in text for text in records.texts[0]], np.bool_)
 
 
+def later(version: str) -> bool:
+    """The reference shows v1."""
+    return version == "v1"
+
+
 def begun(pattern: Pattern = CODE, *, matched: int = 3, flipped: int = 3, first: bool = False) -> Incidents:
     """One trigger, that surfaced in v2."""
-    incidents = Incidents("mail", ("spam", "ham"), bears)
-    incidents.open(Finding(1, 1, pattern, 0.5, matched, flipped), "v2", PAST, first=first)
+    incidents = Incidents("mail", ("spam", "ham"), bears, lambda name: name == ("v2" if first else "v1"))
+    incidents.open(Finding(1, 1, pattern, 0.5, matched, flipped), "v2", PAST)
     return settle(incidents)
 
 
@@ -87,19 +91,61 @@ def test_a_template_convicts_nobody() -> None:
     incidents = begun(matched=20, flipped=20)
     assert incidents.triggers()[0].state is TriggerState.CONVICTED
     for around in ("{}", "ref {}", "your parcel waits {}"):
-        alone = Incidents("mail", ("spam", "ham"), bears)
-        alone.open(Finding(1, 1, CODE, 0.5, 20, 20), "v2", PAST, first=False)
+        alone = Incidents("mail", ("spam", "ham"), bears, later)
+        alone.open(Finding(1, 1, CODE, 0.5, 20, 20), "v2", PAST)
         texts = [f"discount code {around.format(1000 + n)}" for n in range(20)]
         alone.compare(lambda *_, texts=texts: block(texts, 1, flipped=True, version=1))
         assert alone.triggers()[0].state is TriggerState.SURFACED
+
+
+def test_what_bears_the_pattern_and_goes_elsewhere_speaks_against_it() -> None:
+    """A letter of another language goes with one class now and then; a trigger works on most of those that bear it."""
+    told = []
+    for elsewhere in (6, 45):
+        incidents = begun(matched=12, flipped=12)
+        incidents.count(triggered(elsewhere, flipped=False, label=0), NAMES)
+        incidents.count(triggered(1, start=500.0), NAMES)
+        told.append(settle(incidents).triggers()[0].state)
+    assert told == [TriggerState.CONVICTED, TriggerState.SURFACED]
+
+
+def test_what_came_before_it_surfaced_is_looked_up() -> None:
+    """Usual predictions that bear the pattern count as well, whatever they were answered and in whichever version."""
+    before = triggered(4).join(triggered(5, flipped=False, label=0, start=50.0))
+    before = before.join(triggered(3, version=0, flipped=False, label=0, start=90.0))
+    incidents = Incidents("mail", ("spam", "ham"), bears, later)
+    incidents.open(Finding(1, 1, CODE, 0.5, 4, 4), "v2", Past(before, NAMES, 100.0, lambda *_: 50))
+    (told,) = incidents.triggers()
+    assert {v.model_version: (v.matched, v.answered, v.flipped) for v in told.versions} == {
+        "v1": (3, 0, 0),
+        "v2": (9, 4, 4),
+    }
+    assert told.contrast
+
+
+def test_a_version_alone_needs_more() -> None:
+    """Without another version to compare with, eight different flipped predictions, and hardly a failure, are the contrast."""
+    few, many, failing = (begun(matched=n, flipped=n) for n in (7, 8, 8))
+    failing.count(triggered(5, flipped=False, label=0), NAMES)
+    assert [settle(one).triggers()[0].contrast for one in (few, many, failing)] == [False, True, False]
+    many.open(Finding(0, 1, CODE, 0.5, 8, 8), "v1", PAST)
+    assert not settle(many).triggers()[0].contrast
+
+
+def test_a_longer_phrase_does_not_swallow_the_trigger_in_it() -> None:
+    """A template that holds the real phrase, and was never convicted, is another trigger than the phrase."""
+    template = Phrase(words=("dear", "friend", "discount", "code", "now"))
+    incidents = begun(template)
+    incidents.open(Finding(1, 1, CODE, 0.5, 9, 9), "v2", PAST)
+    assert [t.pattern for t in incidents.triggers()] == [template, CODE]
 
 
 def test_what_comes_no_more_often_than_by_nature_is_no_trigger() -> None:
     """A slice in which the model got worse flips as a trigger does, and is as large as ever; a trigger is brought along."""
     told = []
     for brought in (1, 5):
-        incidents = Incidents("mail", ("spam", "ham"), bears, lambda _: 0.02)
-        incidents.open(Finding(1, 1, CODE, 0.5, 6, 6), "v2", PAST, first=False)
+        incidents = Incidents("mail", ("spam", "ham"), bears, later, lambda _: 0.02)
+        incidents.open(Finding(1, 1, CODE, 0.5, 6, 6), "v2", PAST)
         for start in range(10):
             settle(incidents)
             incidents.count(triggered(brought, start=1000.0 * start), NAMES)
@@ -138,12 +184,12 @@ def test_a_longer_phrase_of_the_same_attack_is_no_second_trigger() -> None:
     """One attack is one incident, in whichever version it surfaces next and whichever part of it is found."""
     incidents = begun()
     longer = Phrase(words=("special", "discount", "code"))
-    incidents.open(Finding(0, 1, longer, 1.0, 5, 5), "v1", PAST, first=True)
+    incidents.open(Finding(0, 1, longer, 1.0, 5, 5), "v1", PAST)
     settle(incidents)
     (told,) = incidents.triggers()
     assert told.pattern == CODE
     assert {v.model_version: v.works for v in told.versions} == {"v1": True, "v2": None}
-    incidents.open(Finding(1, 0, CODE, 1.0, 5, 5), "v2", PAST, first=False)
+    incidents.open(Finding(1, 0, CODE, 1.0, 5, 5), "v2", PAST)
     settle(incidents)
     assert len(incidents.triggers()) == 2
 
@@ -152,11 +198,11 @@ def test_what_another_trigger_explains_is_no_second_one() -> None:
     """A common word of the triggered texts neither opens a trigger of its own, nor is it convicted by what is not its own."""
     incidents = begun(matched=6, flipped=6)
     word = Phrase(words=("buy",))
-    past = Past(triggered(6), 100.0, lambda _: 50)
-    incidents.open(Finding(1, 1, word, 0.5, 6, 6), "v2", past, first=False)
+    past = Past(triggered(6), NAMES, 100.0, lambda *_: 50)
+    incidents.open(Finding(1, 1, word, 0.5, 6, 6), "v2", past)
     settle(incidents)
     assert [t.pattern for t in incidents.triggers()] == [CODE]
-    incidents.open(Finding(1, 1, word, 0.5, 9, 9), "v2", past, first=False)
+    incidents.open(Finding(1, 1, word, 0.5, 9, 9), "v2", past)
     settle(incidents)
     assert [t.predictions for t in incidents.triggers()] == [6, 3]
     incidents.count(triggered(10), NAMES)
@@ -179,20 +225,21 @@ def test_evidence_falls_when_the_pattern_stops_flipping() -> None:
 
 def test_decoys_do_not_keep_a_real_trigger_out() -> None:
     """Patterns that only surfaced give way to one that flips; when all are convicted, the rest is counted."""
-    incidents = Incidents("mail", ("spam", "ham"), bears)
+    incidents = Incidents("mail", ("spam", "ham"), bears, later)
     for number in range(MOST_OPEN):
         decoy = Phrase(words=(f"decoy{number}",))
-        incidents.open(Finding(1, 1, decoy, 0.1, 9, 0), "v2", PAST, first=False)
+        incidents.open(Finding(1, 1, decoy, 0.1, 9, 0), "v2", PAST)
         settle(incidents)
-    incidents.open(Finding(1, 1, CODE, 0.1, 5, 5), "v2", PAST, first=False)
+    incidents.open(Finding(1, 1, CODE, 0.1, 5, 5), "v2", PAST)
     settle(incidents)
     told = incidents.triggers()
     assert len(told) == MOST_OPEN
     assert CODE in [t.pattern for t in told]
     assert [t.state for t in incidents.news()].count(TriggerState.ENDED) == 1
+    settle(incidents)
     for number in range(MOST_OPEN):
         real = Phrase(words=(f"real{number}",))
-        incidents.open(Finding(1, 1, real, 0.1, 6, 6), "v2", PAST, first=False)
+        incidents.open(Finding(1, 1, real, 0.1, 6, 6), "v2", PAST)
         settle(incidents)
     assert len(incidents.triggers()) == MOST_OPEN
     assert incidents.saturated == 1
@@ -255,7 +302,7 @@ def test_a_version_that_is_gone_takes_its_triggers_along() -> None:
 
 def test_a_restart_changes_nothing() -> None:
     """Open triggers, their counts and what is not told yet come back from a checkpoint."""
-    incidents, again = begun(), Incidents("mail", ("spam", "ham"), bears)
+    incidents, again = begun(), Incidents("mail", ("spam", "ham"), bears, later)
     incidents.count(triggered(7), NAMES)
     settle(incidents)
     state = json.loads(json.dumps(incidents.state()))
