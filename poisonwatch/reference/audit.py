@@ -36,11 +36,11 @@ MOST_GROUPS = 20
 """Groups that are told, the worst first."""
 
 SUSPECT = 0.5
-NOTABLE = 0.3
+NOTABLE = 0.35
 """Scores from which a group makes the reference suspect, and is worth a look.
 
-Measured as it stands on SMS spam only (two families, five seeds): honest references up to 0.10, a phrase in 2 % of the records 0.26 to
-0.60. With earlier forms of the score honest tables reached 0.36 (Adult, two seeds), and slurs in hate speech some 0.38.
+Honest references reached 0.46 (cells of MNIST), 0.43 (covertype) and 0.42 (California housing), none of 55 the first threshold;
+triggers in 2 % of the records reached 0.17 to 0.73, or were missed. See docs/detection.md.
 """
 
 
