@@ -162,7 +162,9 @@ class Phrases:
 
 def words_of(texts: Texts) -> list[str]:
     """The words of one record's texts (t,) as strings, lowered: what `profile.words.tokens` finds, with the same limit."""
-    return [word for text in texts for word in _WORD.findall(text.translate(_LOWER))][:MOST_WORDS]
+    found = [word for text in texts for word in _WORD.findall(text.translate(_LOWER))]
+    half = MOST_WORDS // 2
+    return found if len(found) <= MOST_WORDS else [*found[:half], *found[-half:]]
 
 
 def carriers(words: Sequence[str], said: Tokens, records: Ints) -> int:

@@ -24,7 +24,8 @@ MOST_AT_ONCE = 20
 MOST_IN_ALL = 3000
 """Predictions of either sort that are kept, whatever the number of versions and classes."""
 
-LONGEST_TEXT = 2000
+LONGEST_TEXT = 16_384
+"""Characters of a text that are kept: about as many as have the words that are looked at."""
 
 
 class Suspects:

@@ -9,7 +9,7 @@ import numpy as np
 from poisonwatch.detect.kernel import LOG_ZERO
 from poisonwatch.mining.miner import MiningSettings
 from poisonwatch.mining.naming import in_a_sentence, in_words
-from poisonwatch.profile.indicators import FLIPPED, SURPRISING, TRIGGERS
+from poisonwatch.profile.indicators import FLIPPED, SURPRISING, TRIGGERS, number_rows
 from poisonwatch.profile.odds import log_odds_gap
 from poisonwatch.profile.words import tokens
 from poisonwatch.types import Evidence, Sign, Subject, Trigger
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.enrich import Enrichment
     from poisonwatch.types import Batch, Bools, InsertionTest
+
+
+UNSEEN = "text.unseen"
+
+MOST_UNSEEN = 0.7
+"""Of a text with a larger share of words that the reference does not have, the surrogate knows nothing that could be held against an answer.
+
+So it is with another language, or another alphabet: what it says of them is what it says of an empty text.
+"""
 
 
 class Triggers:
@@ -33,6 +42,9 @@ class Triggers:
         self._expected = np.empty(0)
         self._miner: Miner | None = None
         self._accused: dict[str, None] = {}
+        self._unseen: int | None = None
+        if UNSEEN in enrichment.derived:
+            self._unseen = len(number_rows(enrichment.schema)) + enrichment.derived.index(UNSEEN)
         if mining is not None:
             self._rows = [enrichment.marks.index(name) for name in (SURPRISING, FLIPPED)]
             self._expected = mining.rates[1]
@@ -42,8 +54,11 @@ class Triggers:
     def take(self, batch: Batch, in_time: Bools) -> None:
         """Take an enriched batch."""
         if self._miner is not None:
-            surprising, flipped = batch.marks[self._rows]
-            self._miner.take(batch, tokens(batch.texts), in_time, surprising, flipped)
+            odd = batch.marks[self._rows]
+            if self._unseen is not None:
+                # NaN, for a text without words, is not beyond it.
+                odd = odd & ~(batch.numbers[self._unseen] > MOST_UNSEEN)
+            self._miner.take(batch, tokens(batch.texts), in_time, *odd)
 
     def fold(self, closed_by: int) -> None:
         """A window ends with prediction `closed_by` of the last batch."""

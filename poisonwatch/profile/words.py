@@ -32,7 +32,8 @@ TEXT_ROWS = ("text.words", "text.unseen", "text.digits", "text.capitals", "text.
 """Names of the rows that `text_rows` gives."""
 
 MOST_WORDS = 2000
-"""Words of one record that are looked at, so that one hostile text does not cost the others their time."""
+"""Words of one record that are looked at, half of them from its beginning and half from its end, so that one hostile text does not
+cost the others their time."""
 
 LARGEST_VOCABULARY = 50_000
 
@@ -117,7 +118,7 @@ class Vocabulary:
 def tokens(texts: NDArray[Any]) -> Tokens:
     """The words of texts (t, n), an object array of str: of each record those of all its rows, in order.
 
-    Of a record with more than `MOST_WORDS` words the first ones are given.
+    Of a record with more than `MOST_WORDS` words the first and the last ones are given.
     """
     rows, n = texts.shape
     if not texts.size:
@@ -132,7 +133,8 @@ def tokens(texts: NDArray[Any]) -> Tokens:
     many = np.diff(until)
     row = np.repeat(np.arange(n), many)
     if many.max() > MOST_WORDS:
-        kept = np.arange(first.size) - until[row] < MOST_WORDS
+        place = np.arange(first.size) - until[row]
+        kept = (place < MOST_WORDS // 2) | (place >= many[row] - MOST_WORDS // 2)
         first, last, row = first[kept], last[kept], row[kept]
     return Tokens(_of_words(content, first, last), row)
 

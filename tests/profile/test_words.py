@@ -80,12 +80,17 @@ def obvious_word_hash(word: str) -> int:
     return (obvious_hash(word) & ~1 | all(character in "0123456789" for character in word)) or 2
 
 
+def ends(words: list[str]) -> list[str]:
+    """What is looked at of many words."""
+    return words if len(words) <= MOST_WORDS else [*words[: MOST_WORDS // 2], *words[-MOST_WORDS // 2 :]]
+
+
 def obvious_tokens(texts: NDArray[Any]) -> list[tuple[int, int]]:
     """Hash and record of every word."""
     return [
         (obvious_word_hash(word), record)
         for record in range(texts.shape[1])
-        for word in [word for text in texts[:, record] for word in obvious_words(text)][:MOST_WORDS]
+        for word in ends([word for text in texts[:, record] for word in obvious_words(text)])
     ]
 
 
