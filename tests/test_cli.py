@@ -40,6 +40,7 @@ KEEP, HOLD, ROLLBACK, UNREACHABLE, USAGE, DATA = 0, 1, 2, 3, 64, 65
 
 
 BLIND = (
+    "warning: blind to audit: the inputs do not tell the answers: nothing can be said of those that others do not explain\n"
     "warning: blind to errors: the reference has no labels to know the error rate by\n"
     "warning: blind to flips: the surrogate could not learn what the model answers to\n"
 )
