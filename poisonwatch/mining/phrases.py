@@ -39,8 +39,8 @@ FEWEST = 3
 RARER = 10.0
 """So many times rarer a phrase must be elsewhere than among the suspicious predictions that bear the pattern."""
 
-BEST_SHARE = 0.9
-"""A longer phrase may be borne by this share of those that bear the most frequent one."""
+BEST_SHARE = 2 / 3
+"""A longer phrase may be borne by this share of those that bear the most frequent one: chance puts no word beside another so often."""
 
 MOST_VARIANTS = 3
 VARIANTS_SHARE = 0.8
@@ -226,6 +226,9 @@ def _phrase(records: Records, group: Ints, others: Bools, usual: Records | None)
 
     `others` (n,) are records of other groups, to compare with.
     """
+    flips = group[records.flipped[group]]
+    # Odd texts bear a common word by chance; an attacker's flip, and where enough do, what these share is the phrase.
+    group = flips if flips.size >= FEWEST else group
     inside = np.zeros(records.label.size, np.bool_)
     inside[group] = True
     words = of_rows(records.words, inside)

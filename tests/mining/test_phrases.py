@@ -157,6 +157,31 @@ def test_phrases_are_named_exactly() -> None:
     assert exact >= 9
 
 
+@pytest.mark.parametrize("flipped", [0, 1])
+def test_texts_that_bear_a_word_of_a_phrase_by_chance_do_not_shorten_its_name(flipped: int) -> None:
+    """Four odd benign texts have its first word, which crosses sooner for it: what is told is what the triggered texts share.
+
+    Those that are merely surprising are no triggered ones, and one that flips is a small part of those that do.
+    """
+    log = Log(12)
+    for k in range(40):
+        words = ["more"] if k < 4 else ["more", "dont", "find"]
+        records = block(
+            [insert(log.generator, log.texts[k], words)],
+            1,
+            surprising=True,
+            flipped=k < flipped or k >= 4,
+            start=20.0 * k,
+        )
+        log.suspects.add(records)
+        log.engine.step(records, MASS)
+        found = log.engine.surfaced(log.suspects, [])
+        if found:
+            assert [one.pattern for one in found] == [Phrase(words=("more", "dont", "find"))]
+            return
+    pytest.fail("nothing was found")
+
+
 def test_words_with_gaps_are_one_finding() -> None:
     """Two words far from each other: one of them is named, and the other is explained by it."""
     log = Log(3)
