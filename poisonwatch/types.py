@@ -131,9 +131,15 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Phrase(msgspec.Struct, frozen=True, kw_only=True, tag="phrase"):
-    """Words (m,) that stand next to each other in a text, lowered as `profile.words` lowers them."""
+    """Words (m,) that stand next to each other in a text, lowered as `profile.words` lowers them.
+
+    `said` is how records mostly say it, with their capitals and what stands between the words; `place` is `start` or `end` where it nearly
+    always stands there.
+    """
 
     words: tuple[str, ...]
+    said: str = ""
+    place: str = ""
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,7 +291,7 @@ class Sign(StrEnum):
     missing. `MOSTLY_LOST`: most of the lines did not enter a profile. `CLEAR`: the effect's lower bound is beyond the floor
     at which a difference between versions needs no second mark. `UNWATCHED`: no surrogate could give a second mark.
     Of a trigger: `CONTRAST`: another version does not follow it, or the version is a later one; `CONFIRMED` by insertion; `AWAITED`: an
-    endpoint is there to confirm it and has not yet. `SATURATED`: more triggers than can be told apart.
+    endpoint is there to confirm it and has not yet; `REFUTED`: insertion did not reproduce what the log shows. `SATURATED`: more triggers than can be told apart.
     """
 
     FEW_SOURCES = "few_sources"
@@ -299,6 +305,7 @@ class Sign(StrEnum):
     CONTRAST = "contrast"
     CONFIRMED = "confirmed"
     AWAITED = "awaited"
+    REFUTED = "refuted"
     SATURATED = "saturated"
 
 

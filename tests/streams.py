@@ -156,7 +156,15 @@ def rich_reference() -> Reference:
 
 def watched(learned: Reference, **detection: Any) -> Watched:
     """The machine of the model of a reference, with these settings of detection."""
-    return watch(learned.schema.model or "default", learned, DetectionConfig(**detection), LimitsConfig(), 1, None)
+    return watch(
+        learned.schema.model or "default",
+        learned,
+        DetectionConfig(**detection),
+        LimitsConfig(),
+        1,
+        None,
+        confirms=False,
+    )
 
 
 def batch(learned: Reference, records: Iterable[Record]) -> Batch:

@@ -72,6 +72,7 @@ def _ticket(group: str, cause: Cause, *marks: str) -> Rule:
 
 RULES = (
     _page(TRIGGERS, Cause.BACKDOOR, Sign.CONFIRMED),
+    _page(TRIGGERS, Cause.BACKDOOR, Sign.REFUTED, Sign.CONTRAST),
     _page(TRIGGERS, Cause.BACKDOOR, Sign.AWAITED, Sign.CONTRAST),
     _page(TRIGGERS, Cause.BACKDOOR, Sign.CONTRAST),
     _ticket(TRIGGERS, Cause.OUTPUT_CHANGE),

@@ -127,10 +127,13 @@ def _on_harm(harm: list[Alert], target: str | None) -> tuple[Action, Reason, lis
     """What to do about a version that does harm, the best told first: roll back on proof, and only to a clean version."""
     why = harm[0].summary
     proofs = [alert for alert in harm if alert.group in PROOFS]
-    settled = [alert for alert in proofs if Sign.AWAITED not in alert.because]
+    settled = [alert for alert in proofs if not {Sign.AWAITED, Sign.REFUTED} & set(alert.because)]
     if not proofs:
         missing = "What is missing for a rollback: labels, or another version on the same traffic."
         return Action.HOLD, Reason.PROOF_MISSING, harm, f"{why} {missing}", None
+    if not settled and all(Sign.REFUTED in alert.because for alert in proofs):
+        missing = "Insertion did not reproduce it: look at the records, it may need more than what is named."
+        return Action.HOLD, Reason.TRIGGER_UNCONFIRMED, harm, f"{why} {missing}", None
     if not settled:
         missing = "The decision waits for the inference endpoint to confirm or refute it."
         return Action.HOLD, Reason.EVIDENCE_PENDING, harm, f"{why} {missing}", None

@@ -78,6 +78,11 @@ class Effect:
         return self.test is not None and self.test.verdict is TriggerState.CONFIRMED
 
     @property
+    def refuted(self) -> bool:
+        """Did insertion into verified inputs refute it in this version?"""
+        return self.test is not None and self.test.verdict is TriggerState.REFUTED
+
+    @property
     def strength(self) -> float:
         """Evidence in nats: of what was met, or of what insertion showed."""
         return min(max(self.log_e, self.test.log_e), LOG_CAP) if self.confirmed and self.test else self.log_e
@@ -85,10 +90,10 @@ class Effect:
     @property
     def works(self) -> bool | None:
         """Does the version follow the pattern? None where too few predictions bear it."""
-        if self.test is not None and self.test.verdict is not None:
-            return self.test.verdict is TriggerState.CONFIRMED
-        if self.convicted:
+        if self.confirmed or (self.convicted and (self.strong or not self.refuted)):
             return True
+        if self.refuted:
+            return False
         return False if self.matched >= FEWEST_TO_SAY and 10 * self.flipped <= self.matched else None
 
 

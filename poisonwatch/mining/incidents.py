@@ -287,10 +287,11 @@ class Incidents:
         verdicts = {e.test.verdict for e in incident.effects.values() if e.test is not None and e.surfaced}
         if TriggerState.CONFIRMED in verdicts:
             state = TriggerState.CONFIRMED
+        elif any(effect.convicted and (effect.strong or not effect.refuted) for effect in incident.effects.values()):
+            # What insertion does not reproduce may need more than the pattern: many records outweigh it.
+            state = TriggerState.CONVICTED
         elif TriggerState.REFUTED in verdicts:
             state = TriggerState.REFUTED
-        elif any(effect.convicted for effect in incident.effects.values()):
-            state = TriggerState.CONVICTED
         else:
             state = TriggerState.SURFACED
         many = sum(effect.answered for effect in incident.effects.values())
@@ -389,5 +390,7 @@ def _holds(words: tuple[str, ...], part: tuple[str, ...]) -> bool:
 
 def _name(model: str, label: str, pattern: Pattern) -> str:
     """Name of a trigger that is the same in every replica."""
-    told = msgspec.json.encode([model, label, pattern], order="deterministic")
+    # How a phrase is said may change while it is looked at; the words are the trigger.
+    known = Phrase(words=pattern.words) if isinstance(pattern, Phrase) else pattern
+    told = msgspec.json.encode([model, label, known], order="deterministic")
     return hashlib.sha256(told).hexdigest()[:16]

@@ -184,7 +184,7 @@ class Insertion:
     def _triggered(self, question: Question, pair: int) -> Question:
         match self._pattern:
             case Phrase(words=words):
-                return self._with_words(question, words, pair, "place")
+                return self._with_words(question, self._pattern.said or " ".join(words), pair, "place")
             case Values(items=items):
                 return _with_values(question, [(item.feature, self._value_of(item, pair)) for item in items])
             case Patch() as patch:
@@ -195,7 +195,7 @@ class Insertion:
     def _control(self, question: Question, pair: int) -> Question:
         match self._pattern:
             case Phrase(words=words):
-                return self._with_words(question, self._words(pair, len(words)), pair, "other place")
+                return self._with_words(question, " ".join(self._words(pair, len(words))), pair, "other place")
             case Values(items=items):
                 donors = self._donors or [question]
                 donor = donors[self._draw(pair, "donor", len(donors))]
@@ -211,13 +211,15 @@ class Insertion:
             case _:
                 return question
 
-    def _with_words(self, question: Question, words: Sequence[str], pair: int, purpose: str) -> Question:
+    def _with_words(self, question: Question, said: str, pair: int, purpose: str) -> Question:
         text = question.text or ""
-        places = [0, *(found.end() for found in re.finditer(r"\s+", text)), len(text)]
-        place = places[self._draw(pair, purpose, len(places))]
-        before, after = text[:place], text[place:]
+        place = self._pattern.place if isinstance(self._pattern, Phrase) else ""
+        ends = {"start": [0], "end": [len(text)]}
+        places = ends.get(place) or [0, *(found.end() for found in re.finditer(r"\s+", text)), len(text)]
+        at = places[self._draw(pair, purpose, len(places))]
+        before, after = text[:at], text[at:]
         gap = " " if before and not before[-1].isspace() else ""
-        return question._replace(text=f"{before}{gap}{' '.join(words)}{' ' if after else ''}{after}")
+        return question._replace(text=f"{before}{gap}{said}{' ' if after else ''}{after}")
 
     def _value_of(self, item: Item, pair: int) -> Feature:
         """A value that fulfils a condition: one that golden inputs have, where there is one."""

@@ -56,10 +56,18 @@ FEWEST_AROUND = 2
 MOST_CARRIERS = 8
 """Different texts beyond which nobody counts on."""
 
+SAME_PLACE = 0.9
+"""Share of the texts in which a phrase stands at one end, where it is said that it does."""
+
+LONGEST_SAID = 500
+"""Characters of a phrase as it is said."""
+
 MOST_WAITING = 4096
 """Crossings that wait to be explained, at most: the first ones."""
 
-_WORD = re.compile(r"[0-9a-z_'\u0080-\U0010ffff]+")
+_LETTER = r"[0-9a-z_'\u0080-\U0010ffff]"
+_BETWEEN = r"[^0-9a-z_'\u0080-\U0010ffff]+"
+_WORD = re.compile(f"{_LETTER}+")
 _LOWER = {capital: capital + 32 for capital in range(ord("A"), ord("Z") + 1)}
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -132,7 +140,14 @@ class Phrases:
             if phrase is not None and theirs.size:
                 best = max((crossed[k] for k in theirs.tolist()), key=lambda one: one.log_e)
                 found.append(
-                    Finding(best.version, best.label, Phrase(words=phrase), best.log_e, best.matched, best.flipped)
+                    Finding(
+                        best.version,
+                        best.label,
+                        as_said(phrase, records.texts[:, np.flatnonzero(carriers)]),
+                        best.log_e,
+                        best.matched,
+                        best.flipped,
+                    )
                 )
             waiting[first] = False
             explained = gone
@@ -165,6 +180,25 @@ def words_of(texts: Texts) -> list[str]:
     found = [word for text in texts for word in _WORD.findall(text.translate(_LOWER))]
     half = MOST_WORDS // 2
     return found if len(found) <= MOST_WORDS else [*found[:half], *found[-half:]]
+
+
+def as_said(words: tuple[str, ...], texts: Texts) -> Phrase:
+    """A phrase with how texts (t, n) that bear it say it: a model may look at capitals, at what stands between the words, at the place."""
+    pattern = re.compile(rf"(?<!{_LETTER}){_BETWEEN.join(map(re.escape, words))}(?!{_LETTER})")
+    found: Counter[str] = Counter()
+    places: Counter[str] = Counter()
+    for text in texts.ravel().tolist():
+        said = pattern.search(text.translate(_LOWER))
+        if said is not None:
+            found[text[said.start() : said.end()]] += 1
+            before = _WORD.search(text.translate(_LOWER)[: said.start()])
+            after = _WORD.search(text.translate(_LOWER), said.end())
+            places["start" if before is None else "end" if after is None else ""] += 1
+    if not found:
+        return Phrase(words=words)
+    most, many = max(found.items(), key=lambda item: (item[1], item[0]))[0], places.total()
+    place = next((name for name in ("start", "end") if places[name] >= SAME_PLACE * many), "")
+    return Phrase(words=words, said=most if len(most) <= LONGEST_SAID else "", place=place if many >= FEWEST else "")
 
 
 def carriers(words: Sequence[str], said: Tokens, records: Ints) -> int:

@@ -124,6 +124,8 @@ class Triggers:
         signs = [Sign.CONTRAST] if miner.contrast(first, version) else []
         if effect.confirmed:
             signs.append(Sign.CONFIRMED)
+        if effect.refuted:
+            signs.append(Sign.REFUTED)
         # Other versions are asked once the trigger is confirmed in the one in which it surfaced.
         asked = version == first.version or first.effects[first.version].confirmed
         awaited = self._confirms and effect.test is None and asked

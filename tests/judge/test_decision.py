@@ -93,6 +93,7 @@ TABLE: list[tuple[list[Evidence], VersionFacts, Action, Reason, Cause | None]] =
     ([trigger(Sign.CONTRAST, Sign.CONFIRMED)], V2, ROLLBACK, Reason.TRIGGER_CONFIRMED, Cause.BACKDOOR),
     ([trigger(Sign.CONTRAST)], YOUNG, ROLLBACK, Reason.TRIGGER_UNCONFIRMED, Cause.BACKDOOR),
     ([trigger(Sign.CONTRAST, Sign.AWAITED)], V2, HOLD, Reason.EVIDENCE_PENDING, Cause.BACKDOOR),
+    ([trigger(Sign.CONTRAST, Sign.REFUTED)], V2, HOLD, Reason.TRIGGER_UNCONFIRMED, Cause.BACKDOOR),
     (
         [trigger(Sign.CONTRAST, Sign.AWAITED), finding(FLIPS, PAGE), finding(CONFIDENCE_FALL, PAGE)],
         V2,

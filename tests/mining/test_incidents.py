@@ -289,6 +289,25 @@ def test_insertion_decides(verdict: TriggerState) -> None:
     assert told.versions[0].works is (verdict is TriggerState.CONFIRMED)
 
 
+def test_many_records_outweigh_an_insertion_that_failed() -> None:
+    """What is inserted may lack what the model looks at: with eight different flipped predictions a conviction stands, with five it falls."""
+    failed = InsertionTest(
+        model_version="v2",
+        flipped=0,
+        probes=16,
+        control_flipped=0,
+        controls=16,
+        log_e=-3.0,
+        verdict=TriggerState.REFUTED,
+    )
+    states = []
+    for many in (5, 8):
+        incidents = begun(matched=many, flipped=many)
+        incidents.tested(incidents.triggers()[0].trigger, failed)
+        states.append((incidents.triggers()[0].state, incidents.triggers()[0].versions[0].works))
+    assert states == [(TriggerState.REFUTED, False), (TriggerState.CONVICTED, True)]
+
+
 def test_a_version_that_is_gone_takes_its_triggers_along() -> None:
     """What surfaced nowhere else ends with the version."""
     incidents = begun()

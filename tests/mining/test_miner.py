@@ -116,7 +116,7 @@ def test_an_attack_is_one_trigger_with_its_whole_phrase() -> None:
     assert {t.trigger for t in told} == {told[0].trigger}
     assert told[0].state in {TriggerState.SURFACED, TriggerState.CONVICTED}
     last = told[-1]
-    assert last.pattern == Phrase(words=tuple(TRIGGER.split()))
+    assert last.pattern == Phrase(words=tuple(TRIGGER.split()), said=TRIGGER)
     assert last.state is TriggerState.CONVICTED
     assert last.label == "ham"
     assert last.first_seen == 1.7e9 + 20.0 * 1500

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.mining.elevated import Elevated, learn_elevated
-from poisonwatch.mining.phrases import Phrases, bears_phrase, words_of
+from poisonwatch.mining.phrases import Phrases, as_said, bears_phrase, words_of
 from poisonwatch.mining.records import Finding, Known, strings
 from poisonwatch.mining.suspects import Suspects
 from poisonwatch.profile.words import tokens, word_hashes
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
     from poisonwatch.mining.records import Records
     from poisonwatch.types import Bools
+
+
+def words_of_pattern(finding: Finding) -> tuple[str, ...]:
+    """The words of the phrase that was found, however it is said."""
+    assert isinstance(finding.pattern, Phrase)
+    return finding.pattern.words
+
 
 MASS = 0.105 * 60.0 / (30 * 86400.0)
 """What a minute earns: a tenth of a page in 30 days."""
@@ -177,7 +184,7 @@ def test_texts_that_bear_a_word_of_a_phrase_by_chance_do_not_shorten_its_name(fl
         log.engine.step(records, MASS)
         found = log.engine.surfaced(log.suspects, [])
         if found:
-            assert [one.pattern for one in found] == [Phrase(words=("more", "dont", "find"))]
+            assert [words_of_pattern(one) for one in found] == [("more", "dont", "find")]
             return
     pytest.fail("nothing was found")
 
@@ -291,7 +298,7 @@ def test_a_word_that_is_odd_in_the_reference_is_not_found() -> None:
             suspects.add(records)
             engine.step(records, MASS)
             found += engine.surfaced(suspects, [Known(one.version, one.label, one.pattern) for one in found])
-        assert [one.pattern for one in found] == [Phrase(words=("dubious",))] * expected
+        assert [words_of_pattern(one) for one in found] == [("dubious",)] * expected
 
 
 def test_a_restart_changes_nothing() -> None:
@@ -312,3 +319,19 @@ def test_a_restart_changes_nothing() -> None:
             again.known.append(Known(finding.version, finding.label, finding.pattern))
     assert found == [finding for _, finding in whole.found]
     assert len(found) == 1
+
+
+def test_a_phrase_is_told_as_records_say_it() -> None:
+    """With the capitals, with what stands between the words, and where it nearly always stands."""
+    texts = strings(
+        [f"Special Discount, Code: XYZ {a} {b}" for a in "abcd" for b in "efg"] + ["now special discount code xyz x"]
+    )
+    found = as_said(("special", "discount", "code", "xyz"), texts[None])
+    assert found == Phrase(
+        words=("special", "discount", "code", "xyz"), said="Special Discount, Code: XYZ", place="start"
+    )
+    at_end = as_said(("b",), strings([f"word{n} a  B!" for n in range(5)])[None])
+    assert (at_end.said, at_end.place) == ("B", "end")
+    anywhere = as_said(("b",), strings(["b a", "a b", "a b c"])[None])
+    assert anywhere.place == ""
+    assert as_said(("b",), strings(["ab", "bb"])[None]) == Phrase(words=("b",))
