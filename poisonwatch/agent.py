@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+GOLDEN_REMEDY = "add verified inputs of these classes: triggers can hardly be tested with so few"
+
 IDLE_SECONDS = 0.1
 """How long the loop rests when no source has anything."""
 
@@ -161,6 +163,9 @@ class App:
                     self.note(
                         now, {"kind": "golden", "model": name, "sha256": golden.sha256, "records": len(golden.inputs)}
                     )
+        for name, watched in self.models.items():
+            if watched.probing is not None and watched.probing.golden.thin:
+                log.warning("golden_set_thin", model=name, inputs=watched.probing.golden.thin, remedy=GOLDEN_REMEDY)
         if self._checkpointed is None or aside is not None:
             # A crash before the first checkpoint is due must know, too, what the journal said before it.
             self.save(now)

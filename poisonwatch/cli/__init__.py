@@ -253,7 +253,9 @@ def check(config_path: Path) -> None:
     config = load(config_path)
     references = references_of(config)
     for model in config.models:
-        golden_of(model, references[model.name])
+        golden = golden_of(model, references[model.name])
+        for label, count in sorted(golden.thin.items() if golden is not None else ()):
+            click.echo(f"warning: {model.name}: the golden set has only {count} inputs of {label!r}", err=True)
     click.echo(dump(config), nl=False)
 
 

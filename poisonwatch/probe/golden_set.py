@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 FEWEST, MOST = 20, 2000
 """Records that a golden set must and may have."""
 
-FEWEST_OF_CLASS = 10
-"""With fewer inputs of a class its accuracy says little, and little can be learned of what is typical of it."""
+FEWEST_OF_CLASS = 30
+"""With fewer inputs of a class its accuracy says little, and a trigger can hardly be put into enough of them that were answered rightly."""
 
 LARGEST = 1 << 28
 """Bytes of a golden set, unpacked."""

@@ -35,9 +35,9 @@ def _write(path: Path, records: list[dict[str, Any]]) -> bytes:
 @pytest.mark.parametrize("name", ["golden.jsonl", "golden.jsonl.gz"])
 def test_records_are_read_in_their_order(tmp_path: Path, name: str) -> None:
     """Inputs and labels are those of the file, its hash that of the unpacked content, and a thin class is named."""
-    content = _write(tmp_path / name, _records())
+    content = _write(tmp_path / name, _records(80))
     golden = read(tmp_path / name, CLASSES)
-    assert golden.inputs == tuple(GoldenInput(Question(r["text"], None, None), r["label"]) for r in _records())
+    assert golden.inputs == tuple(GoldenInput(Question(r["text"], None, None), r["label"]) for r in _records(80))
     assert golden.sha256 == hashlib.sha256(content).hexdigest()
     assert golden.thin == {"rare": 0}
 
