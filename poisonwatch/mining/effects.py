@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from poisonwatch.mining.records import Records
 
 FEWEST_TO_SAY = 3
-"""Predictions that bear a pattern in a version, before it can be said that it does not work there."""
+"""Different predictions that bear a pattern and got another class, before it can be said that it does not work in a version."""
 
 MANY = 8
 """Different flipped predictions that say enough where no other version can be compared with."""
@@ -94,7 +94,7 @@ class Effect:
             return True
         if self.refuted:
             return False
-        return False if self.matched >= FEWEST_TO_SAY and 10 * self.flipped <= self.matched else None
+        return False if self.against >= FEWEST_TO_SAY and 10 * self.fresh_flipped <= self.against else None
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -15,7 +16,6 @@ from poisonwatch.mining.items import Items, ItemsFile
 from poisonwatch.mining.miner import Miner
 from poisonwatch.mining.phrases import Phrases
 from poisonwatch.profile.indicators import text_rows
-from poisonwatch.profile.words import fingerprints
 from poisonwatch.types import Phrase, Values
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class Mining:
         """A miner that has seen nothing yet."""
         engines: list[Engine] = []
         # What senders do not know: the reference.
-        salt = int(fingerprints([self.rates.tobytes().hex()])[0])
+        content = hashlib.sha256(msgspec.msgpack.encode(self.file())).digest()
+        salt = int.from_bytes(content[:8], "little")
         if self.elevated is not None:
             engines.append(Phrases(self.elevated, salt))
         if self.items is not None:

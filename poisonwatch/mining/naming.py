@@ -11,7 +11,7 @@ from poisonwatch.profile.indicators import FEATURE
 from poisonwatch.types import Cell, Patch, Phrase, TriggerState
 
 if TYPE_CHECKING:
-    from poisonwatch.types import InsertionTest, Item, Pattern, Trigger
+    from poisonwatch.types import InsertionTest, Item, Pattern, Trigger, VersionEffect
 
 LONGEST = 200
 """Characters of a value or phrase that are told; the pattern itself has all of them."""
@@ -54,11 +54,16 @@ def in_a_sentence(trigger: Trigger, version: str, *, awaited: bool | None = None
     return f"{answers}{counted}{told}. {_confirmation(trigger, version, awaited=awaited)}".rstrip()
 
 
+def _counted(effect: VersionEffect, inserted: str | None) -> str:
+    met = [f"{effect.flipped} of {effect.matched}"] if effect.matched or inserted is None else []
+    return ", ".join([*met, *([inserted] if inserted is not None else [])])
+
+
 def _of_others(trigger: Trigger, version: str) -> list[str]:
     """Which other versions follow the pattern, and which do not: in their traffic, and by insertion where that decided."""
     others = [effect for effect in trigger.versions if effect.model_version != version]
     inserted = {
-        test.model_version: f", by insertion {test.flipped} of {test.probes}"
+        test.model_version: f"by insertion {test.flipped} of {test.probes}"
         for test in trigger.tests
         if test.verdict is not None
     }
@@ -66,8 +71,7 @@ def _of_others(trigger: Trigger, version: str) -> list[str]:
     for works, follows in ((False, "does not follow it"), (True, "follows it, too")):
         found = [effect for effect in others if effect.works is works]
         told += [
-            f"{e.model_version} {follows} ({e.flipped} of {e.matched}{inserted.get(e.model_version, '')})"
-            for e in found[:MOST_VERSIONS]
+            f"{e.model_version} {follows} ({_counted(e, inserted.get(e.model_version))})" for e in found[:MOST_VERSIONS]
         ]
         if len(found) > MOST_VERSIONS:
             told.append(f"{len(found) - MOST_VERSIONS} more as well")

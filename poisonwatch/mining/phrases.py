@@ -17,7 +17,7 @@ from poisonwatch.mining.duplicates import SourceCaps
 from poisonwatch.mining.elevated import of_rows, patterns
 from poisonwatch.mining.records import Finding
 from poisonwatch.mining.slots import Crossing, Slots
-from poisonwatch.profile.words import IS_NUMBER, MOST_WORDS, Tokens, fingerprints, mix, word_hashes
+from poisonwatch.profile.words import IS_NUMBER, MOST_WORDS, Tokens, fingerprints, mix, plain_text, word_hashes
 from poisonwatch.types import Phrase
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Phrases:
 
 def words_of(texts: Texts) -> list[str]:
     """The words of one record's texts (t,) as strings, lowered: what `profile.words.tokens` finds, with the same limit."""
-    found = [word for text in texts for word in _WORD.findall(text.translate(_LOWER))]
+    found = [word for text in texts for word in _WORD.findall(plain_text(text).translate(_LOWER))]
     half = MOST_WORDS // 2
     return found if len(found) <= MOST_WORDS else [*found[:half], *found[-half:]]
 

@@ -24,8 +24,11 @@ MOST_AT_ONCE = 20
 MOST_IN_ALL = 3000
 """Predictions of either sort that are kept, whatever the number of versions and classes."""
 
-LONGEST_TEXT = 16_384
-"""Characters of a text that are kept: about as many as have the words that are looked at."""
+HEAD, TAIL = 4096, 4096
+"""Characters of a longer text that are kept from its beginning, and from its end."""
+
+MOST_CHARACTERS = 2_000_000
+"""Characters that are kept of either sort in all: their words are looked for anew when they are asked for."""
 
 
 class Suspects:
@@ -87,7 +90,7 @@ def _added(kept: Columns, records: Records, wanted: Ints) -> Columns:
     more = records.columns(wanted)
     if more["texts"].size:
         shape = more["texts"].shape
-        more["texts"] = strings([text[:LONGEST_TEXT] for text in more["texts"].ravel()]).reshape(shape)
+        more["texts"] = strings(list(map(_ends, more["texts"].ravel().tolist()))).reshape(shape)
     return {key: np.concatenate((kept[key], column), axis=-1) for key, column in more.items()} if kept else more
 
 
@@ -105,6 +108,14 @@ def _rank_from_last(key: Ints, first: Bools) -> Ints:
     return rank
 
 
+def _ends(text: str) -> str:
+    return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]} {text[-TAIL:]}"
+
+
 def _bounded(kept: Columns, wanted: Bools) -> Columns:
-    """The wanted ones, the last ones of them if they are too many."""
-    return _chosen(kept, np.flatnonzero(wanted)[-MOST_IN_ALL:])
+    """The wanted ones, the last ones of them if they are too many or too long."""
+    chosen = np.flatnonzero(wanted)[-MOST_IN_ALL:]
+    texts = kept["texts"][:, chosen]
+    long = np.fromiter(map(len, texts.T.ravel().tolist()), np.int64, texts.size).reshape(chosen.size, -1).sum(axis=1)
+    fits = np.cumsum(long[::-1])[::-1] <= MOST_CHARACTERS
+    return _chosen(kept, chosen[fits])

@@ -2,7 +2,7 @@
 
 No step loops over records, words or characters in Python. The texts of a batch are joined and encoded once; their places
 come from their lengths, so no character is forbidden. A word is a run of ASCII letters, digits, underscores,
-apostrophes and of whatever is not ASCII; ASCII capitals are lowered.
+apostrophes and of whatever is not ASCII, in Unicode's NFKC; ASCII capitals are lowered.
 
 The hash of a string is that of Karp and Rabin (1987) modulo 2^64 over its UTF-8 bytes, mixed by the finaliser of
 SplitMix64 (Steele, Lea, Flood 2014). Equal strings have equal hashes on every machine. Of a million strings that nobody
@@ -11,6 +11,7 @@ chose for it two collide with a probability of 3e-8; it is no cryptographic hash
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -51,6 +52,9 @@ _SPACES = b" \t\n\r\v\f"
 _NOT_ASCII = bytes(range(128, 256))
 
 # bytes.translate tables: the lowered bytes of words and 0 for all others; and the class of each byte.
+_INVISIBLE = dict.fromkeys(
+    code for code in (*range(0x10000), *range(0xE0000, 0xE0080)) if unicodedata.category(chr(code)) == "Cf"
+)
 _OF_WORDS = bytes(
     byte | 0x20 if byte in _CAPITALS else byte if byte in _LETTERS + _DIGITS + b"_'" + _NOT_ASCII else 0
     for byte in range(256)
@@ -123,7 +127,7 @@ def tokens(texts: NDArray[Any]) -> Tokens:
     rows, n = texts.shape
     if not texts.size:
         return Tokens(np.empty(0, np.uint64), np.empty(0, np.int64))
-    encoded, starts = _join(texts)
+    encoded, starts = _join(plain(texts))
     content = np.frombuffer(encoded.translate(_OF_WORDS), np.uint8)
     # Every text is preceded and followed by a separator, so that no word crosses from one text to the next.
     inside = content != 0
@@ -137,6 +141,24 @@ def tokens(texts: NDArray[Any]) -> Tokens:
         kept = (place < MOST_WORDS // 2) | (place >= many[row] - MOST_WORDS // 2)
         first, last, row = first[kept], last[kept], row[kept]
     return Tokens(_of_words(content, first, last), row)
+
+
+def plain(texts: NDArray[Any]) -> NDArray[Any]:
+    """Texts (t, n) in one way of writing: compatibility forms composed (Unicode NFKC), what is invisible left out.
+
+    Models do so before they look at a text; who writes in full-width letters, or with nothing between two letters, writes the same.
+    """
+    flat = texts.ravel().tolist()
+    if all(map(str.isascii, flat)):
+        return texts
+    found = np.empty(len(flat), np.object_)
+    found[:] = list(map(plain_text, flat))
+    return found.reshape(texts.shape)
+
+
+def plain_text(text: str) -> str:
+    """One text as `plain` writes it."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
 
 
 def fingerprints(texts: Sequence[str]) -> Hashes:

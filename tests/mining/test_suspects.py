@@ -8,7 +8,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poisonwatch.mining.suspects import LONGEST_TEXT, MOST_AT_ONCE, MOST_SUSPICIOUS, MOST_USUAL, Suspects
+from poisonwatch.mining.suspects import (
+    HEAD,
+    MOST_AT_ONCE,
+    MOST_CHARACTERS,
+    MOST_SUSPICIOUS,
+    MOST_USUAL,
+    TAIL,
+    Suspects,
+)
 from tests.mining.blocks import block
 
 
@@ -71,13 +79,27 @@ def test_usual_ones_are_the_last_few_of_each_block() -> None:
     assert usual.texts[0, -MOST_AT_ONCE:].tolist() == [f"29 {n}" for n in range(100 - MOST_AT_ONCE, 100)]
 
 
-def test_long_texts_are_cut() -> None:
-    """What is kept of a text is bounded."""
+def test_of_a_long_text_both_ends_are_kept() -> None:
+    """What is kept of a text is bounded, and padding in front of a phrase does not hide it."""
     suspects = Suspects()
-    suspects.add(block(["x" * (LONGEST_TEXT + 5)], flipped=True))
+    suspects.add(block(["start " + "x " * (HEAD + TAIL) + "special code"], flipped=True))
     found = suspects.suspicious(0, 0)
     assert found is not None
-    assert len(found.texts[0, 0]) == LONGEST_TEXT
+    assert len(found.texts[0, 0]) == HEAD + TAIL + 1
+    assert found.texts[0, 0].startswith("start x")
+    assert found.texts[0, 0].endswith("special code")
+
+
+def test_characters_are_bounded_in_all() -> None:
+    """A flood of long texts keeps the last of them, and no more characters than there is room for."""
+    suspects = Suspects()
+    for number in range(5):
+        suspects.add(block([f"{number} {n} " + "y" * 7000 for n in range(100)], flipped=True, start=number))
+    found = suspects.suspicious(0, 0)
+    assert found is not None
+    assert sum(map(len, found.texts[0])) <= MOST_CHARACTERS
+    assert found.texts[0, -1].startswith("4 99 ")
+    assert found.time.size >= MOST_CHARACTERS // 7100
 
 
 @settings(max_examples=30, deadline=None)

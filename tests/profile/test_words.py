@@ -20,6 +20,7 @@ from poisonwatch.profile.words import (
     Vocabulary,
     VocabularyFile,
     fingerprints,
+    plain_text,
     text_rows,
     tokens,
     word_hashes,
@@ -66,7 +67,7 @@ def obvious_hash(text: str) -> int:
 def obvious_words(text: str) -> list[str]:
     """The words of one text, one character after the other."""
     words, current = [], ""
-    for character in text:
+    for character in plain_text(text):
         if not character.isascii() or character.isalnum() or character in "_'":
             current += character.lower() if character.isascii() else character
         elif current:
@@ -212,3 +213,12 @@ def test_hostile_vocabularies_are_refused(words: bytes, complaint: str) -> None:
     """What is cut, unordered, doubled or too large is no vocabulary."""
     with pytest.raises(ValueError, match=complaint):
         Vocabulary.read(VocabularyFile(words=words))
+
+
+def test_other_ways_of_writing_are_the_same_words() -> None:
+    """Full-width letters, and letters with nothing visible between them, make the words that they look like."""
+    wide = "".join(chr(ord(c) + 0xFEE0) if c.isalpha() else c for c in "special code")
+    hidden = "spe\u200bcial co\u00adde"
+    texts = table([["special code", wide, hidden]], 3)
+    found = tokens(texts)
+    assert found.word.tolist() == word_hashes(["special", "code"] * 3).tolist()

@@ -148,7 +148,12 @@ def test_triggers() -> None:
         page = ask(url, "/")[2].decode()
     assert status == 200
     assert [one["trigger"] for one in found] == ["0123456789abcdef", "f" * 16]
-    assert found[0]["pattern"] == {"type": "phrase", "words": ["special", "discount", "code", "xyz"]}
+    assert found[0]["pattern"] == {
+        "type": "phrase",
+        "words": ["special", "discount", "code", "xyz"],
+        "said": "",
+        "place": "",
+    }
     assert found[0]["first_seen"] == "2026-01-05T09:55:00.250Z"
     assert {key: value for key, value in found[0].items() if key != "pattern"}.items() <= trigger_entry(
         trigger()

@@ -369,7 +369,12 @@ def test_trigger(tmp_path: Path) -> None:
     assert {"trigger", "state", "text", "label", "log_e", "contrast", "predictions", "examples"} <= set(entry)
     assert (entry["kind"], entry["model"], entry["model_version"]) == ("trigger", "sms-spam", "v2")
     assert (entry["first_seen"], entry["last_seen"]) == ("2026-01-05T09:55:00.250Z", "2026-01-05T10:13:20.500Z")
-    assert entry["pattern"] == {"type": "phrase", "words": ["special", "discount", "code", "xyz"]}
+    assert entry["pattern"] == {
+        "type": "phrase",
+        "words": ["special", "discount", "code", "xyz"],
+        "said": "",
+        "place": "",
+    }
     assert entry["versions"][1] == {"model_version": "v2", "matched": 16, "answered": 15, "flipped": 14, "works": True}
     assert entry["sources"] == [["client-7", 9], ["client-é", 6]]
     assert entry["tests"][0]["verdict"] == "confirmed"

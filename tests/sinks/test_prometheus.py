@@ -298,9 +298,14 @@ def test_flips_are_those_of_the_surrogate() -> None:
 
 
 def test_what_cannot_be_watched_is_shown(tmp_path: Path) -> None:
-    """A reference without labels and without a surrogate is blind to errors and flips, and no series says zero of them."""
+    """A reference without labels and without a surrogate is blind to errors, flips and triggers and cannot be audited, and no series says zero of them."""
     snapshot = small(tmp_path, predictions(300))
-    assert {s.labels["what"] for s in samples(snapshot, "poisonwatch_blind_info")} == {"errors", "flips", "triggers"}
+    assert {s.labels["what"] for s in samples(snapshot, "poisonwatch_blind_info")} == {
+        "audit",
+        "errors",
+        "flips",
+        "triggers",
+    }
     assert all(s.value == 1 for s in samples(snapshot, "poisonwatch_blind_info"))
     for name in ("poisonwatch_flips", "poisonwatch_feedback_agreement_ratio", "poisonwatch_trigger_needs_records"):
         assert samples(snapshot, name) == []
