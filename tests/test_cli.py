@@ -19,7 +19,8 @@ from prometheus_client.exposition import generate_latest
 from ruamel.yaml import YAML
 
 from poisonwatch import __version__
-from poisonwatch.cli import DEFAULT_ADDRESS, cli, main
+from poisonwatch.cli import cli, main
+from poisonwatch.cli.options import DEFAULT_ADDRESS
 from poisonwatch.config import WebConfig
 from poisonwatch.demo import CONFIG
 from poisonwatch.reference.file import load

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 def block(
     texts: Sequence[str],
-    label: Sequence[int] | int = 0,
+    label: Any = 0,
     *,
-    surprising: Sequence[bool] | bool = False,
-    flipped: Sequence[bool] | bool = False,
-    fresh: Sequence[bool] | bool = True,
-    version: Sequence[int] | int = 0,
+    surprising: Any = False,
+    flipped: Any = False,
+    fresh: Any = True,
+    version: Any = 0,
     start: float = 0.0,
     step: float = 1.0,
     sources: Sequence[str] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from hypothesis import given, settings
@@ -53,7 +53,7 @@ def mail(n: int, *, triggered: range, version: str = "v2", seed: int = 0, second
     return Log(
         Batch(
             model="mail",
-            time=1.7e9 + seconds * np.arange(n),
+            time=1.7e9 + seconds * np.arange(n, dtype=np.float64),
             version=np.zeros(n, np.int32),
             versions=(version,),
             numbers=np.full((1, n), 0.9),
@@ -78,11 +78,13 @@ def miner(known: frozenset[str] = frozenset(["v1"])) -> Miner:
 
 def cut(log: Log, first: int, last: int) -> Log:
     """Part of a log."""
-    of = {name: getattr(log.batch, name)[..., first:last] for name in ("time", "version", "numbers", "codes", "marks")}
+    of: dict[str, Any] = {
+        name: getattr(log.batch, name)[..., first:last] for name in ("time", "version", "numbers", "codes", "marks")
+    }
     of |= {
         name: getattr(log.batch, name)[..., first:last] for name in ("ids", "labels", "sources", "texts", "embeddings")
     }
-    rest = {"model": "mail", "versions": log.batch.versions, "rejected_at": log.batch.rejected_at}
+    rest: dict[str, Any] = {"model": "mail", "versions": log.batch.versions, "rejected_at": log.batch.rejected_at}
     return Log(Batch(**of, **rest), log.surprising[first:last], log.flipped[first:last])
 
 
