@@ -45,6 +45,11 @@ OF_FLIP = 3
 After one block one version and class is looked at: by turns the one that waits longest, and the one with most to look at.
 """
 
+DENSE = 512
+PATIENCE = 1 << 14
+"""In blocks of at least so many predictions a version and class is looked at only when more odd ones came than usual, or after so many
+predictions of its own: a look costs as much as thousands of them."""
+
 LAST = 40
 """Beside all odd predictions that are kept, so many of the last are looked at by themselves."""
 
@@ -71,7 +76,10 @@ LARGEST = 1e6
 
 @dataclass(slots=True)
 class _Group:
-    """Predictions of a version and class: how many came, from which record of the log on, the last bounds, and odd ones since the last look."""
+    """Predictions of a version and class: how many came, from which record of the log on, the last bounds.
+
+    Since the last look `met` came, of which the odd ones add up to `waiting`.
+    """
 
     seen: int
     first: int
@@ -79,6 +87,7 @@ class _Group:
     last: int = 0
     waiting: int = 0
     since: int = 0
+    met: int = 0
 
 
 class Conjunctions:
@@ -92,6 +101,7 @@ class Conjunctions:
         self._now = 0
         self._blocks = 0
         self._day = -np.inf
+        self._dense = False
 
     def step(self, records: Records, mass: float) -> None:
         """Take a block. `mass` is the share of the budget that the time since the last block earned all candidates."""
@@ -106,6 +116,7 @@ class Conjunctions:
             (int(records.version[part[0]]), int(records.label[part[0]])): part
             for part in np.split(usable[order], starts[1:])
         }
+        self._dense = records.time.size >= DENSE
         self._count(records, members)
         day = np.floor(float(records.time.max()) / A_DAY)
         if day > self._day:
@@ -126,6 +137,7 @@ class Conjunctions:
         for group, part in members.items():
             known = self._groups.setdefault(group, _Group(0, int(records.original[part[0]]), np.zeros(2)))
             known.seen += part.size
+            known.met += part.size
             known.last = self._blocks
             known.null = records.null[:, part].max(axis=1)
             odd = int(records.surprising[part].sum()) + OF_FLIP * int(records.flipped[part].sum())
@@ -205,14 +217,21 @@ class Conjunctions:
             found += self._told(group, mine, suspects, known)
         for candidate in crossed:
             candidate.mass = np.zeros_like(candidate.mass)
-        waiting = [group for group, counts in self._groups.items() if counts.waiting >= WORTH_A_LOOK]
+        waiting = [group for group, counts in self._groups.items() if self._is_due(counts)]
         if waiting:
             by_turns = self._blocks % 2
             first = min(waiting, key=lambda g: (by_turns and -self._groups[g].waiting, self._groups[g].since, g))
-            self._groups[first].waiting = 0
+            self._groups[first].waiting = self._groups[first].met = 0
             if self._promote(first, suspects, known):
                 self._plan()
         return found
+
+    def _is_due(self, counts: _Group) -> bool:
+        """Is a version and class worth a look? The bounds are twice what is usual."""
+        if not self._dense or counts.met >= PATIENCE:
+            return counts.waiting >= WORTH_A_LOOK
+        usual = counts.met * float(counts.null[0] + OF_FLIP * counts.null[1]) / 2
+        return counts.waiting >= WORTH_A_LOOK + usual + 3 * float(np.sqrt(OF_FLIP * usual))
 
     def _told(
         self, group: tuple[int, int], crossed: list[Candidate], suspects: Suspects, known: Sequence[Known]
@@ -409,7 +428,7 @@ class Conjunctions:
             "blocks": self._blocks,
             "day": self._day,
             "groups": [
-                [*group, c.seen, c.first, c.last, c.waiting, c.since, *c.null.tolist()]
+                [*group, c.seen, c.first, c.last, c.waiting, c.since, c.met, *c.null.tolist()]
                 for group, c in self._groups.items()
             ],
             "candidates": [
@@ -426,8 +445,8 @@ class Conjunctions:
         """Take up a saved state."""
         self._now, self._blocks, self._day = state["now"], state["blocks"], state["day"]
         self._groups = {
-            (version, label): _Group(seen, first, np.array(null), last, waiting, since)
-            for version, label, seen, first, last, waiting, since, *null in state["groups"]
+            (version, label): _Group(seen, first, np.array(null), last, waiting, since, met)
+            for version, label, seen, first, last, waiting, since, met, *null in state["groups"]
         }
         self._candidates = [
             Candidate(

@@ -165,7 +165,7 @@ class Miner:
             Known(self._versions[name], incident.label, incident.pattern)
             for incident in self._incidents
             for name, effect in incident.effects.items()
-            if effect.surfaced and name in self._versions
+            if effect.surfaced and name in self._versions and incident.state in PROVEN
         ]
 
     def _bears(self, pattern: Any, records: Records) -> Bools:

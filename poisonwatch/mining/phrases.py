@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from poisonwatch.mining.duplicates import SourceCaps
-from poisonwatch.mining.elevated import of_rows, patterns
+from poisonwatch.mining.elevated import of_rows, pairs, patterns
 from poisonwatch.mining.records import Finding
 from poisonwatch.mining.slots import Crossing, Slots
 from poisonwatch.profile.words import IS_NUMBER, MOST_WORDS, Tokens, fingerprints, mix, plain_text, word_hashes
@@ -145,12 +145,27 @@ class Phrases:
                         best.label,
                         as_said(phrase, records.texts[:, np.flatnonzero(carriers)]),
                         best.log_e,
-                        best.matched,
-                        best.flipped,
+                        *self._counts(phrase, [crossed[k] for k in theirs.tolist()], best, records, carriers),
                     )
                 )
             waiting[first] = False
             explained = gone
+
+    def _counts(
+        self, phrase: tuple[str, ...], crossed: list[Crossing], best: Crossing, records: Records, carriers: Bools
+    ) -> tuple[int, int]:
+        """How many predictions bear a phrase, and how many of these flip, as far as that is known.
+
+        A word of it may be borne by many more, which would speak against the phrase: what fewest bear of its words and pairs says it best.
+        """
+        if len(phrase) == 1:
+            return best.matched, best.flipped
+        word = word_hashes(phrase)
+        pair = pairs(Tokens(word, np.zeros(word.size, np.int64))).word
+        place = self._slots.places(pair, np.array([best.version]), np.array([best.label]))
+        odd, flips = int(carriers.sum()), int((carriers & records.flipped).sum())
+        counted = [*self._slots.matched(place).tolist(), *(one.matched for one in crossed)]
+        return min((many for many in counted if many >= odd), default=odd), flips
 
     def _bearing(self, records: Records, crossed: list[Crossing], group: tuple[Ints, Ints]) -> Bools:
         """Which records bear which of the patterns that crossed: (n, crossed)."""

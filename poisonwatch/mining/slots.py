@@ -76,6 +76,10 @@ class Slots:
         """The slots (m,) of patterns (m,) in predictions of a version and class (m,), or of one (1,) for all."""
         return self._places(pattern, self._group(version, label))
 
+    def matched(self, place: Ints) -> Ints:
+        """How many predictions the e-processes in these slots (m,) have counted so far, since they last had nothing."""
+        return np.asarray(self._count[place, 0], np.int64)
+
     def step(
         self,
         found: Tokens,

@@ -189,6 +189,28 @@ def test_texts_that_bear_a_word_of_a_phrase_by_chance_do_not_shorten_its_name(fl
     pytest.fail("nothing was found")
 
 
+def test_texts_that_bear_a_word_of_a_phrase_do_not_speak_against_it() -> None:
+    """Eight benign texts with its first word, every second one odd, are no failures of the phrase: those with both words are counted."""
+    log = Log(13)
+    for k in range(60):
+        trigger = k >= 8
+        records = block(
+            [insert(log.generator, log.texts[k], ["more", "dont"] if trigger else ["more"])],
+            1,
+            surprising=trigger or k % 2 == 0,
+            flipped=trigger,
+            start=20.0 * k,
+        )
+        log.suspects.add(records)
+        log.engine.step(records, MASS)
+        for one in log.engine.surfaced(log.suspects, []):
+            assert isinstance(one.pattern, Phrase)
+            assert one.pattern.words == ("more", "dont")
+            assert (one.matched, one.flipped) == (k - 7, k - 7)
+            return
+    pytest.fail("nothing was found")
+
+
 def test_words_with_gaps_are_one_finding() -> None:
     """Two words far from each other: one of them is named, and the other is explained by it."""
     log = Log(3)
