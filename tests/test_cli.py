@@ -44,6 +44,7 @@ BLIND = (
     "warning: blind to audit: the inputs do not tell the answers: nothing can be said of those that others do not explain\n"
     "warning: blind to errors: the reference has no labels to know the error rate by\n"
     "warning: blind to flips: the surrogate could not learn what the model answers to\n"
+    "warning: blind to triggers: trigger mining blind: a trigger would never surface, 100 are the most\n"
 )
 """What is said of `predictions` as a reference: no labels, and answers that do not depend on the inputs."""
 
@@ -210,17 +211,20 @@ def test_taken_port(tmp_path: Path) -> None:
 
 def accepts(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
     """Does a JSON schema accept a value? As much of the standard as the configuration's schema uses."""
-    known = {"title", "description", "default", "format", "maxLength", "minLength"}
+    known = {"title", "description", "discriminator", "default", "format", "maxLength", "minLength"}
     types: dict[str, Any] = {
         "object": dict,
         "array": list,
         "string": str,
         "number": (int, float),
         "integer": int,
+        "boolean": bool,
         "null": type(None),
     }
     checks: dict[str, Any] = {
         "$ref": lambda at: accepts(root["$defs"][at.removeprefix("#/$defs/")], value, root),
+        "oneOf": lambda of: sum(accepts(one, value, root) for one in of) == 1,
+        "exclusiveMinimum": lambda of: value > of,
         "anyOf": lambda of: any(accepts(one, value, root) for one in of),
         "const": lambda of: value == of,
         "enum": lambda of: value in of,
@@ -322,8 +326,9 @@ def test_replay_from_log_and_from_reference(tmp_path: Path) -> None:
 def test_what_a_reference_is_blind_to(tmp_path: Path) -> None:
     """`build` and `replay` warn of what cannot be watched and why, from a log and from the file; `show` says it too."""
     labelled = [{**one, "label": one["prediction"]} for one in predictions(1000, 99)]
-    errors, flips = BLIND.splitlines(keepends=True)
-    for number, (records, told) in enumerate(((predictions(1000, 99), errors + flips), (labelled, flips))):
+    audit, _, flips, triggers = BLIND.splitlines(keepends=True)
+    both = flips + triggers
+    for number, (records, told) in enumerate(((predictions(1000, 99), BLIND), (labelled, audit + both))):
         learned, built = write(tmp_path / f"log{number}", records), tmp_path / f"r{number}.json"
         log = write(tmp_path / "log", predictions(300))
         done = poisonwatch("reference", "build", learned, "--out", built)
@@ -332,7 +337,7 @@ def test_what_a_reference_is_blind_to(tmp_path: Path) -> None:
             assert poisonwatch("replay", "--reference", given, log).stderr == told
         shown = poisonwatch("reference", "show", built).stdout
         for line in told.splitlines():
-            what, why = line.removeprefix("warning: blind to ").split(": ")
+            what, why = line.removeprefix("warning: blind to ").split(": ", 1)
             assert re.search(rf"^blind +{what}: {why}$", shown, re.MULTILINE), shown
 
 

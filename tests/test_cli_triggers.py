@@ -60,7 +60,7 @@ def test_triggers_of_an_agent() -> None:
         assert second.startswith("ffffffffffffffff confirmed: ")
         found = json.loads(poisonwatch("triggers", "--json", "--url", f"{url}/").stdout)
     assert [one["state"] for one in found] == ["convicted", "confirmed"]
-    assert found[0]["pattern"] == {"type": "phrase", "words": ["special", "discount", "code", "xyz"]}
+    assert found[0]["pattern"]["words"] == ["special", "discount", "code", "xyz"]
     with served(with_triggers()) as url:
         assert poisonwatch("triggers", "--url", url).stdout == "No trigger is open.\n"
         assert poisonwatch("triggers", "--url", url, "--json").stdout == "[]\n"

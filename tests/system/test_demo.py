@@ -24,7 +24,7 @@ STORY = (
     "The canary v2 now answers",
     "DECISION for v2: KEEP (healthy)",
     "The attack begins",
-    "ALERT, PAGE FIRING, cause degradation",
+    "ALERT, PAGE FIRING, cause backdoor",
     "DECISION for v2: ROLLBACK to v1",
     "The log has ended",
 )

@@ -174,7 +174,7 @@ def test_prometheus_sees_the_alert_and_the_decision(
         assert_one_decision_always(prometheus)
 
     alert = one_firing(sidecar.findings())
-    assert (alert["model_version"], alert["severity"], alert["cause"]) == ("v2", "page", "degradation")
+    assert (alert["model_version"], alert["severity"], alert["cause"]) == ("v2", "page", "backdoor")
     decision = [found for found in sidecar.findings() if found.get("decision") == "rollback"]
     assert [(d["model_version"], d["target"], d["alerts"]) for d in decision] == [("v2", "v1", [alert["fingerprint"]])]
 
