@@ -201,6 +201,10 @@ class TriggerState(StrEnum):
     ENDED = "ended"
 
 
+PROVEN = frozenset([TriggerState.CONVICTED, TriggerState.CONFIRMED])
+"""States in which the evidence against a pattern is a proof."""
+
+
 class VersionEffect(msgspec.Struct, frozen=True, kw_only=True):
     """What a pattern does in one version: of `matched` predictions that bear it `answered` got its class, `flipped` of these flip.
 

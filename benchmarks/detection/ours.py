@@ -9,11 +9,11 @@ import numpy as np
 
 from poisonwatch.config import DetectionConfig
 from poisonwatch.detect.evidence import collect
-from poisonwatch.detect.kernel import LOG_ZERO, log_sum
+from poisonwatch.detect.kernel import log_sum
 from poisonwatch.detect.shift import Shift
 from poisonwatch.profile.baseline import describe_history
 from poisonwatch.profile.indicators import INPUTS, Signal, ask
-from poisonwatch.profile.odds import expit
+from poisonwatch.profile.odds import LOG_ZERO, expit
 from poisonwatch.profile.season import DAY, Tally
 from poisonwatch.types import Column, Schema
 

@@ -22,6 +22,7 @@ from poisonwatch.cli.options import (
     DEFAULT_ADDRESS,
     FILE,
     UNREACHABLE,
+    asked,
     check_output,
     checked_address,
     checked_signature,
@@ -276,16 +277,10 @@ def decision(url: str, model: str | None, model_version: str | None, as_json: bo
     Exit 0 keep, 1 hold, 2 rollback, 3 unreachable. Of several models and versions the worst counts. What has no
     decision yet counts as hold.
     """
-    from http.client import HTTPException
-    from urllib.request import urlopen
-
     from poisonwatch.sinks.report import printable
 
-    try:
-        with urlopen(f"{url.rstrip('/')}/v1/decisions", timeout=10) as answer:  # noqa: S310 - checked with the option
-            found = _advice(json.load(answer))
-    except (HTTPException, OSError, ValueError) as error:
-        click.echo(f"{url}: no answer from the agent ({error}); do not read this as healthy", err=True)
+    found = asked(url, "decisions", lambda answer: _advice(json.loads(answer)))
+    if found is None:
         return UNREACHABLE
     chosen = [d for d in found if model in {None, d["model"]} and model_version in {None, d["model_version"]}]
     if as_json:

@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -17,12 +17,29 @@ if TYPE_CHECKING:
 
     from poisonwatch.reference.audit import Signature
 
+T = TypeVar("T")
+
 UNREACHABLE = 3
 """Exit code where no agent answers."""
 
 DEFAULT_ADDRESS = "127.0.0.1:9787"
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def asked(url: str, what: str, read: Callable[[bytes], T]) -> T | None:
+    """What an agent answers on `/v1/{what}`, as `read` takes it; None, said on stderr, where no agent answers."""
+    from http.client import HTTPException
+    from urllib.request import urlopen
+
+    from msgspec import MsgspecError
+
+    try:
+        with urlopen(f"{url.rstrip('/')}/v1/{what}", timeout=10) as answer:  # noqa: S310 - checked with the option
+            return read(answer.read())
+    except (HTTPException, OSError, ValueError, MsgspecError) as error:
+        click.echo(f"{url}: no answer from the agent ({error}); do not read this as healthy", err=True)
+        return None
 
 
 def checked_address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:

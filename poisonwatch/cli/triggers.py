@@ -9,15 +9,20 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from poisonwatch.cli.options import DEFAULT_ADDRESS, FILE, UNREACHABLE, check_output, checked_url, progress
+from poisonwatch.cli.options import (
+    DEFAULT_ADDRESS,
+    FILE,
+    UNREACHABLE,
+    asked,
+    check_output,
+    checked_url,
+    progress,
+)
 from poisonwatch.errors import PoisonwatchError
-from poisonwatch.types import Pattern, TriggerState
+from poisonwatch.types import PROVEN, Pattern, TriggerState
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-PROVEN = (TriggerState.CONVICTED, TriggerState.CONFIRMED)
-"""States in which a trigger's records are worth removing."""
 
 
 class Told(msgspec.Struct):
@@ -188,19 +193,20 @@ def _of_journal(path: Path) -> list[Told]:
 
 
 def _of_agent(url: str) -> list[Told] | None:
-    from http.client import HTTPException
-    from urllib.request import urlopen
-
-    try:
-        with urlopen(f"{url.rstrip('/')}/v1/triggers", timeout=10) as answer:  # noqa: S310 - checked with the option
-            entries = msgspec.json.decode(answer.read(), type=list[dict[str, Any]])
-        found = [_told({key: value for key, value in entry.items() if key != "kind"}) for entry in entries]
-    except (HTTPException, OSError, ValueError, msgspec.MsgspecError) as error:
-        click.echo(f"{url}: no answer from the agent ({error}); do not read this as healthy", err=True)
-        return None
-    for told in found:
+    found = asked(url, "triggers", _as_told)
+    for told in found or []:
         told.proven = told.state in PROVEN
     return found
+
+
+def _as_told(answer: bytes) -> list[Told]:
+    """What an agent tells.
+
+    Raises:
+        MsgspecError, ValueError: when something else answered.
+    """
+    entries = msgspec.json.decode(answer, type=list[dict[str, Any]])
+    return [_told({key: value for key, value in entry.items() if key != "kind"}) for entry in entries]
 
 
 def _told(content: dict[str, Any]) -> Told:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from poisonwatch.detect.kernel import LOG_CAP, LOG_ZERO, Memory, advance, lay_bets, log_sum
+from poisonwatch.detect.kernel import Memory, advance, lay_bets, log_sum
 from poisonwatch.profile.indicators import (
     CANARY_CLASS,
     CANARY_CONFIDENCE,
@@ -35,6 +35,7 @@ from poisonwatch.profile.indicators import (
     OUTCOME,
     OUTPUTS,
 )
+from poisonwatch.profile.odds import LOG_CAP, LOG_ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from poisonwatch.detect.kernel import LOG_ZERO, log_evidence
-from poisonwatch.profile.odds import logit
+from poisonwatch.detect.kernel import log_evidence
+from poisonwatch.profile.odds import LOG_ZERO, logit
 from poisonwatch.types import Evidence, Subject
 
 if TYPE_CHECKING:

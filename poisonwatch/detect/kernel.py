@@ -18,17 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from poisonwatch.profile.odds import LOG_CAP, LOG_ZERO
+
 if TYPE_CHECKING:
     from poisonwatch.types import Floats, Ints
 
 THETAS = (0.15, 0.4, 1.0, 2.5)
 """How far beyond the null boundary the alternatives stand, in log-odds."""
-
-LOG_ZERO = -745.0
-"""Stands for log 0: the smallest logarithm whose exponential is still a float above zero."""
-
-LOG_CAP = 6.9
-"""Ceiling of a component's log M (a thousand budgets): evidence beyond it must not delay the resolution."""
 
 
 @dataclass(frozen=True, slots=True)

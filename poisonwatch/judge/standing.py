@@ -9,7 +9,7 @@ import msgspec
 
 from poisonwatch.judge.alerts import step_alerts
 from poisonwatch.judge.decision import decide, is_clean
-from poisonwatch.types import Alert, AlertState, Cause, Decision, Reason, TriggerState
+from poisonwatch.types import PROVEN, Alert, AlertState, Cause, Decision, Reason, TriggerState
 
 if TYPE_CHECKING:
     from poisonwatch.types import Report
@@ -65,12 +65,11 @@ def judge(standing: Standing, report: Report, fewest: int) -> tuple[Standing, li
 
 def _triggered(report: Report) -> set[str]:
     """Versions in which a trigger that is told works: also those that are gone."""
-    proven = (TriggerState.CONVICTED, TriggerState.CONFIRMED)
     return {
         version
         for trigger in report.triggers
         for version in (
-            *(effect.model_version for effect in trigger.versions if effect.works and trigger.state in proven),
+            *(effect.model_version for effect in trigger.versions if effect.works and trigger.state in PROVEN),
             *(test.model_version for test in trigger.tests if test.verdict is TriggerState.CONFIRMED),
         )
     }

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 import numpy as np
 
-from poisonwatch.mining.elevated import pairs
+from poisonwatch.mining.elevated import once_a_record, patterns
+from poisonwatch.profile.odds import poisson_upper
 from poisonwatch.profile.packed import pack, unpack
 from poisonwatch.profile.words import Tokens, word_hashes
 
@@ -42,23 +43,17 @@ class Commonness:
     @classmethod
     def learn(cls, words: Tokens, n: int) -> Self:
         """Count in a reference of n records with these words."""
-        pair = pairs(words)
-        found = np.concatenate((words.word, pair.word)), np.concatenate((words.row, pair.row))
-        order = np.lexsort(found[::-1])
-        key, row = found[0][order], found[1][order]
-        once = np.ones(key.size, np.bool_)
-        once[1:] = (key[1:] != key[:-1]) | (row[1:] != row[:-1])
-        keys, borne = np.unique(key[once], return_counts=True)
+        found = patterns(words)
+        keys, borne = np.unique(once_a_record(found.word, found.row)[0], return_counts=True)
         common = np.flatnonzero(borne >= FEWEST_BEARING)
         most = np.sort(common[np.argsort(-borne[common], kind="stable")[:MOST_COMMON]])
-        k = borne[most].astype(np.float64)
-        upper = k + ERRORS**2 / 2 + ERRORS * np.sqrt(k + ERRORS**2 / 4)
+        upper = poisson_upper(borne[most], ERRORS)
         return cls(keys[most], np.minimum(upper / max(1, n), 1.0).astype(np.float32).astype(np.float64))
 
     def share_of(self, pattern: Phrase) -> float:
         """Upper bound of the share of benign records that bear a phrase: that of its rarest word or pair; 0 where one of these is rare."""
         word = word_hashes(pattern.words)
-        keys = np.concatenate((word, pairs(Tokens(word, np.zeros(word.size, np.int64))).word))
+        keys = patterns(Tokens(word, np.zeros(word.size, np.int64))).word
         if not self.keys.size or not keys.size:
             return 0.0
         place = np.minimum(np.searchsorted(self.keys, keys), self.keys.size - 1)

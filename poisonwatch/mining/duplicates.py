@@ -103,23 +103,10 @@ class Duplicates:
                 signature[k, enough] = np.minimum.reduceat(pair * seed, first)
         without = np.flatnonzero(many == 0)
         if without.size:
-            signature[:, without] = self._of_values(numbers[:, without], codes[:, without], embeddings[:, without])
+            signature[:, without] = value_hashes(
+                numbers[:, without], codes[:, without], embeddings[:, without], self._salt
+            )
         return signature
-
-    def _of_values(self, numbers: Floats, codes: Codes, embeddings: Vectors) -> Words:
-        """A multilinear hash (n,) of all values, exactly: any NaN is like any other, and -0 like 0."""
-        total = np.zeros(numbers.shape[1], np.uint64)
-        start = 0
-        for values, bits in ((numbers, np.uint64), (codes, np.int32), (embeddings, np.uint32)):
-            exact = values + values.dtype.type(0)
-            if bits is not np.int32:
-                exact[np.isnan(exact)] = np.nan
-            factor = mix(np.arange(start + 1, start + len(values) + 1, dtype=np.uint64) ^ self._salt) | np.uint64(1)
-            whole = np.ascontiguousarray(exact).view(bits).astype(np.uint64)
-            # Doubles differ in their high bits, which a product modulo 2^64 does not carry down.
-            total += ((whole ^ (whole >> np.uint64(32))) * factor[:, None]).sum(axis=0, dtype=np.uint64)
-            start += len(values)
-        return mix(total)
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
@@ -181,6 +168,22 @@ class SourceCaps:
         self._count[:] = 0
         self._count[state["cell"]] = state["count"]
         self._given = int(state["given"])
+
+
+def value_hashes(numbers: Floats, codes: Codes, embeddings: Vectors, salt: np.uint64) -> Words:
+    """A multilinear hash (n,) of all values, exactly: any NaN is like any other, and -0 like 0."""
+    total = np.zeros(numbers.shape[1], np.uint64)
+    start = 0
+    for values, bits in ((numbers, np.uint64), (codes, np.int32), (embeddings, np.uint32)):
+        exact = values + values.dtype.type(0)
+        if bits is not np.int32:
+            exact[np.isnan(exact)] = np.nan
+        factor = mix(np.arange(start + 1, start + len(values) + 1, dtype=np.uint64) ^ salt) | np.uint64(1)
+        whole = np.ascontiguousarray(exact).view(bits).astype(np.uint64)
+        # Doubles differ in their high bits, which a product modulo 2^64 does not carry down.
+        total += ((whole ^ (whole >> np.uint64(32))) * factor[:, None]).sum(axis=0, dtype=np.uint64)
+        start += len(values)
+    return mix(total)
 
 
 def _swap(cells: Words, key: Words) -> Bools:

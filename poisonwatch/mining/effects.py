@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from poisonwatch.profile.odds import LOG_CAP, LOG_ZERO
 from poisonwatch.types import InsertionTest, Pattern, TriggerState
 
 if TYPE_CHECKING:
@@ -17,12 +18,6 @@ FEWEST_TO_SAY = 3
 
 MANY = 8
 """Different flipped predictions that say enough where no other version can be compared with."""
-
-LOG_CAP = 6.9
-"""Ceiling of a trigger's evidence in nats, as that of every detector: what ended must be able to resolve."""
-
-LOG_ZERO = -745.0
-"""Stands for no evidence: the smallest logarithm whose exponential is still a float above zero."""
 
 
 class Past(NamedTuple):

@@ -125,11 +125,7 @@ def learn_elevated(words: Tokens, label: Ints, surprising: Bools, flipped: Bools
 
     found = patterns(of_rows(words, label >= 0))
     key = _keys(found.word, label[found.row])
-    order = np.lexsort((found.row, key))
-    key, row = key[order], found.row[order]
-    once = np.ones(key.size, np.bool_)
-    once[1:] = (key[1:] != key[:-1]) | (row[1:] != row[:-1])
-    key, row = key[once], row[once]
+    key, row = once_a_record(key, found.row)
     keys, first, n = np.unique(key, return_index=True, return_counts=True)
     if not keys.size:
         return Elevated.none()
@@ -142,6 +138,15 @@ def learn_elevated(words: Tokens, label: Ints, surprising: Bools, flipped: Bools
     most = candidates[np.argsort(-hits[:, candidates].max(axis=0), kind="stable")[:MOST_ELEVATED]]
     most.sort()
     return Elevated(keys[most], rates[:, most].astype(np.float32).astype(np.float64))
+
+
+def once_a_record(key: Words, row: Ints) -> tuple[Words, Ints]:
+    """Keys (m,) and the records that they are met in, each key once a record: in ascending order of the keys."""
+    order = np.lexsort((row, key))
+    key, row = key[order], row[order]
+    once = np.ones(key.size, np.bool_)
+    once[1:] = (key[1:] != key[:-1]) | (row[1:] != row[:-1])
+    return key[once], row[once]
 
 
 def patterns(words: Tokens) -> Tokens:

@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 from scipy.special import pdtrc
 
-from poisonwatch.mining.effects import LOG_CAP, LOG_ZERO, MANY, Effect, Incident, Past
+from poisonwatch.mining.effects import MANY, Effect, Incident, Past
 from poisonwatch.mining.naming import in_words
 from poisonwatch.mining.patterns import different
-from poisonwatch.types import InsertionTest, Pattern, Phrase, Trigger, TriggerState, VersionEffect
+from poisonwatch.profile.odds import LOG_CAP, LOG_ZERO
+from poisonwatch.types import PROVEN, InsertionTest, Pattern, Phrase, Trigger, TriggerState, VersionEffect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,9 +33,6 @@ FEWEST_BESIDE = 3
 
 BY_CHANCE = 1e-4
 """A pattern that predictions bear by nature is convicted when so many came since that chance explains it no better than this."""
-
-PROVEN = frozenset([TriggerState.CONVICTED, TriggerState.CONFIRMED])
-
 
 IDLE_SECONDS = 7 * 86400.0
 """A trigger ends when no prediction bore it for so long."""

@@ -20,6 +20,7 @@ from poisonwatch.mining.grid import Grid, find_grid
 from poisonwatch.profile.embedding import MOST_DIMENSIONS
 from poisonwatch.profile.enrich import feature_codes, feature_numbers
 from poisonwatch.profile.indicators import code_count, code_rows, embedding_width, folded_code, number_rows, unseen_code
+from poisonwatch.profile.odds import poisson_upper
 from poisonwatch.profile.packed import pack, unpack
 from poisonwatch.profile.words import mix
 from poisonwatch.types import Cell, Item
@@ -227,24 +228,22 @@ class Items:
             for part in combinations(borne, many):
                 bears = np.logical_and.reduce(part)
                 k, n = (hits & bears).sum(axis=1), bears.sum()
-                # The upper end of a score interval for a Poisson mean.
                 k = k + PRIOR * rate
-                upper = k + ERRORS**2 / 2 + ERRORS * np.sqrt(k + ERRORS**2 / 4)
-                found = np.maximum(found, upper / (n + PRIOR))
+                found = np.maximum(found, poisson_upper(k, ERRORS) / (n + PRIOR))
         return found
 
     def usual_share(self, conditions: Sequence[Condition], label: int) -> float:
         """Upper bound of the share of all records that are of a class and bear a conjunction, from the reference."""
         borne = np.logical_and.reduce([self.meets_in_reference(condition) for condition in conditions])
-        k = float((borne & (self.sample.label == label)).sum())
-        return float(_upper(k) / max(1, borne.size))
+        k = (borne & (self.sample.label == label)).sum()
+        return float(poisson_upper(k, ERRORS_OF_SHARE) / max(1, borne.size))
 
     def share_of(self, pattern: Values) -> float:
         """Upper bound of the share of all records that meet conditions, whatever their class, from the reference."""
         borne = np.ones(self.sample.label.size, np.bool_)
         for item in pattern.items:
             borne &= self.meets_in_reference(self._condition(item))
-        return float(_upper(float(borne.sum())) / max(1, borne.size))
+        return float(poisson_upper(borne.sum(), ERRORS_OF_SHARE) / max(1, borne.size))
 
     def _condition(self, item: Item) -> Condition:
         """The condition that people read as an item."""
@@ -380,12 +379,6 @@ def _projections(embeddings: Vectors, tables: Ints) -> Floats:
     signs = 1.0 - 2.0 * ((mix(counters) >> bits[:, None]) & np.uint64(1)).astype(np.float64)
     found = signs @ np.nan_to_num(embeddings.astype(np.float64), posinf=0.0, neginf=0.0)
     return np.asarray(found.reshape(tables.size, BITS, -1))
-
-
-def _upper(k: float) -> float:
-    """Upper bound of a Poisson mean of which k were met."""
-    upper: float = k + ERRORS_OF_SHARE**2 / 2 + ERRORS_OF_SHARE * (k + ERRORS_OF_SHARE**2 / 4) ** 0.5
-    return upper
 
 
 def _value(column: Column, code: int) -> str:

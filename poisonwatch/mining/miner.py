@@ -14,13 +14,13 @@ import numpy as np
 
 from poisonwatch.mining.duplicates import Duplicates
 from poisonwatch.mining.effects import Past
-from poisonwatch.mining.incidents import PROVEN, Incidents
+from poisonwatch.mining.incidents import Incidents
 from poisonwatch.mining.nulls import Nulls
 from poisonwatch.mining.patterns import bears
 from poisonwatch.mining.records import Known, Records, restored, saved
 from poisonwatch.mining.suspects import Suspects
 from poisonwatch.mining.volume import Volume
-from poisonwatch.types import OTHER_VERSIONS
+from poisonwatch.types import OTHER_VERSIONS, PROVEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -145,9 +145,11 @@ class Miner:
         self._volume.add(block)
         self._incidents.count(block, self._names)
         for engine in self._engines:
-            for found in engine.surfaced(self._suspects, self._known()):
+            surfaced = engine.surfaced(self._suspects, self._known())
+            if surfaced:
                 past = Past(self._suspects.everything(), self._names, newest, self._since)
-                self._incidents.open(found, self._names[found.version], past)
+                for found in surfaced:
+                    self._incidents.open(found, self._names[found.version], past)
         self._incidents.compare(self._suspicious)
 
     def _since(self, version: str, time: float) -> int:

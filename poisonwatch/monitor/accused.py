@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from poisonwatch.detect.evidence import MOST_SUBJECTS
-from poisonwatch.detect.kernel import LOG_ZERO
 from poisonwatch.detect.sources import FLOOR
 from poisonwatch.profile.indicators import SOURCES
-from poisonwatch.profile.odds import logit
+from poisonwatch.profile.odds import LOG_ZERO, logit
 from poisonwatch.types import Accusation, Evidence, Subject
 
 if TYPE_CHECKING:

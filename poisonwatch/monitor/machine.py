@@ -40,6 +40,7 @@ from poisonwatch.profile.indicators import (
 )
 from poisonwatch.profile.traffic import Traffic
 from poisonwatch.profile.window import Window, Windows
+from poisonwatch.profile.words import tokens
 from poisonwatch.types import OTHER_VERSIONS, Evidence, Report, Sign, VersionFacts
 
 if TYPE_CHECKING:
@@ -172,11 +173,12 @@ class Monitor:
 
     def absorb(self, batch: Batch) -> Iterator[Report]:
         """Take a micro-batch; yield a report for every window it closes."""
-        batch = self._enrichment.apply(batch, self._sampler.take(batch.time))
+        words = tokens(batch.texts)
+        batch = self._enrichment.apply(batch, self._sampler.take(batch.time), words)
         in_time = self._windows.in_time(batch.time)
         self._shadows.add(batch, self.labels.wait(batch), in_time, self.labels.name_of)
         self.labels.hold(batch, in_time)
-        self.triggers.take(batch, in_time)
+        self.triggers.take(batch, words, in_time)
         for window in self._windows.absorb(batch):
             self.triggers.fold(window.closed_by)
             yield self._judge(window)

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poisonwatch.detect.kernel import LOG_ZERO
 from poisonwatch.mining.miner import MiningSettings
 from poisonwatch.mining.naming import in_a_sentence, in_words
 from poisonwatch.profile.indicators import FLIPPED, SURPRISING, TRIGGERS, number_rows
-from poisonwatch.profile.odds import log_odds_gap
-from poisonwatch.profile.words import tokens
+from poisonwatch.profile.odds import LOG_ZERO, log_odds_gap
 from poisonwatch.types import Evidence, Sign, Subject, Trigger
 
 if TYPE_CHECKING:
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from poisonwatch.mining.miner import Miner
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.enrich import Enrichment
+    from poisonwatch.profile.words import Tokens
     from poisonwatch.types import Batch, Bools, InsertionTest
 
 
@@ -51,14 +50,14 @@ class Triggers:
             told = MiningSettings(settings.shares[TRIGGERS], settings.period, settings.most_versions, settings.known)
             self._miner = mining.miner(model, enrichment.schema, told)
 
-    def take(self, batch: Batch, in_time: Bools) -> None:
-        """Take an enriched batch."""
+    def take(self, batch: Batch, words: Tokens, in_time: Bools) -> None:
+        """Take an enriched batch, with the tokens of its texts."""
         if self._miner is not None:
             odd = batch.marks[self._rows]
             if self._unseen is not None:
                 # NaN, for a text without words, is not beyond it.
                 odd = odd & ~(batch.numbers[self._unseen] > MOST_UNSEEN)
-            self._miner.take(batch, tokens(batch.texts), in_time, *odd)
+            self._miner.take(batch, words, in_time, *odd)
 
     def fold(self, closed_by: int) -> None:
         """A window ends with prediction `closed_by` of the last batch."""

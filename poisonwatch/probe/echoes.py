@@ -14,7 +14,9 @@ import msgspec
 import numpy as np
 
 from poisonwatch.formats.jsonl import JsonlPredictions
-from poisonwatch.profile.indicators import CONFIDENCE, OUTCOME, code_rows, number_rows
+from poisonwatch.mining.duplicates import value_hashes
+from poisonwatch.profile.enrich import feature_numbers
+from poisonwatch.profile.indicators import OUTCOME, code_rows
 from poisonwatch.profile.words import fingerprints, mix
 
 if TYPE_CHECKING:
@@ -83,14 +85,9 @@ class Echoes:
 
     def _prints(self, batch: Batch) -> Words:
         """A hash (n,) of the inputs of each prediction."""
-        own = [row for row, name in enumerate(number_rows(self._schema)) if name not in {CONFIDENCE, OUTCOME}]
         codes = [row for row, column in enumerate(code_rows(self._schema)) if column.name != OUTCOME]
-        total = np.zeros(batch.time.size, np.uint64)
-        for values in (batch.numbers[own], batch.codes[codes], batch.embeddings):
-            bits = np.ascontiguousarray(values, np.float64) + 0.0
-            bits[np.isnan(bits)] = np.nan
-            for row in bits.view(np.uint64):
-                total = mix(total + row)
+        numbers = batch.numbers[feature_numbers(self._schema)]
+        total = value_hashes(numbers, batch.codes[codes], batch.embeddings, np.uint64(0))
         for texts in batch.texts:
             total = mix(total + fingerprints(texts.tolist()))
         return total

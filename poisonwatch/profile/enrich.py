@@ -102,19 +102,22 @@ class Enrichment:
         """Which predictions are looked at for outliers, in windows of so many seconds."""
         return Sampler(window)
 
-    def apply(self, batch: Batch, scored: Bools) -> Batch:
-        """The batch with derived rows and marks; outliers are looked for among the `scored` (n,) records."""
+    def apply(self, batch: Batch, scored: Bools, words: Tokens | None = None) -> Batch:
+        """The batch with derived rows and marks; outliers are looked for among the `scored` (n,) records.
+
+        `words` are the tokens of its texts where they are known already.
+        """
         if not self.derived and not self.marks:
             return batch
         n = batch.time.size
         rows: list[Floats] = [batch.numbers]
         marks: dict[str, Bools] = {SURPRISING: np.zeros(n, np.bool_)}
-        words = tokens(batch.texts) if self.surrogate is not None or self.vocabulary is not None else None
-        if self.surrogate is not None and words is not None:
+        words = tokens(batch.texts) if words is None else words
+        if self.surrogate is not None:
             marks[FLIPPED], surprise = self._answers(batch, words)
             marks[SURPRISING] |= surprise >= SURPRISING_FROM
             rows += [surprise[None]] if SURPRISE in self.derived else []
-        if self.vocabulary is not None and words is not None:
+        if self.vocabulary is not None:
             rows.append(text_rows(batch.texts, words, self.vocabulary))
         if self.centroids is not None:
             distances = self.centroids.distance(batch.embeddings, batch.codes[0])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
@@ -52,9 +53,6 @@ _SPACES = b" \t\n\r\v\f"
 _NOT_ASCII = bytes(range(128, 256))
 
 # bytes.translate tables: the lowered bytes of words and 0 for all others; and the class of each byte.
-_INVISIBLE = dict.fromkeys(
-    code for code in (*range(0x10000), *range(0xE0000, 0xE0080)) if unicodedata.category(chr(code)) == "Cf"
-)
 _OF_WORDS = bytes(
     byte | 0x20 if byte in _CAPITALS else byte if byte in _LETTERS + _DIGITS + b"_'" + _NOT_ASCII else 0
     for byte in range(256)
@@ -158,7 +156,14 @@ def plain(texts: NDArray[Any]) -> NDArray[Any]:
 
 def plain_text(text: str) -> str:
     """One text as `plain` writes it."""
-    return text if text.isascii() else unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
+    return text if text.isascii() else unicodedata.normalize("NFKC", text).translate(_invisible())
+
+
+@cache
+def _invisible() -> dict[int, None]:
+    """Format characters, to leave out; looked up once, when the first text needs it."""
+    codes = (*range(0x10000), *range(0xE0000, 0xE0080))
+    return dict.fromkeys(code for code in codes if unicodedata.category(chr(code)) == "Cf")
 
 
 def fingerprints(texts: Sequence[str]) -> Hashes:

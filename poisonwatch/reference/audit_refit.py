@@ -71,7 +71,8 @@ class Refit:
             # Of a symmetric matrix the transpose is the same in the order that LAPACK works in place on.
             factor, failed = dpotrf(kernel.T, lower=1, overwrite_a=1)
             inverse, failed_too = dpotri(factor, lower=1, overwrite_c=1)
-            if failed or failed_too:  # pragma: no cover - the penalty makes it positive definite
+            # The penalty makes it positive definite, unless a number is not finite.
+            if failed or failed_too:
                 msg = "the records' kernel cannot be inverted"
                 raise ArithmeticError(msg)
             lower = np.tril(inverse)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poisonwatch.detect.kernel import LOG_CAP, LOG_ZERO, THETAS, Memory, advance, lay_bets, log_evidence, log_sum
+from poisonwatch.detect.kernel import THETAS, Memory, advance, lay_bets, log_evidence, log_sum
 from poisonwatch.judge.budget import SHARES
+from poisonwatch.profile.odds import LOG_CAP, LOG_ZERO
 from tests.streams import small_questions
 
 QUESTIONS = small_questions()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from poisonwatch.mining.effects import LOG_CAP, Past
+from poisonwatch.mining.effects import Past
 from poisonwatch.mining.incidents import (
     IDLE_SECONDS,
     MOST_EXAMPLES,
@@ -17,6 +17,7 @@ from poisonwatch.mining.incidents import (
     Incidents,
 )
 from poisonwatch.mining.records import Finding
+from poisonwatch.profile.odds import LOG_CAP
 from poisonwatch.types import InsertionTest, Pattern, Phrase, TriggerState
 from tests.mining.blocks import block
 
