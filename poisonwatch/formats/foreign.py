@@ -1,0 +1,161 @@
+"""Logs that are not native: a format makes native records of events, and these go the way of all records.
+
+One decoder for the columns means that one kind of hostile value is met in one place, whoever wrote the log.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+
+from poisonwatch.formats.events import events
+from poisonwatch.formats.jsonl import LONGEST_SAMPLE, MOST_SAMPLES
+from poisonwatch.formats.lenient import Rejected
+from poisonwatch.formats.records import LATEST
+from poisonwatch.types import Decoded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from poisonwatch.formats.events import Block, Event
+    from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
+    from poisonwatch.formats.pairing import Pairing
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Draft:
+    """What a format makes of events: native records and labels, and what was lost by reason."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.labels: list[dict[str, Any]] = []
+        self.rejected: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.samples: list[tuple[str, bytes]] = []
+
+    def reject(self, reason: str, sample: bytes, count: int = 1) -> None:
+        """Count predictions that were lost, with a sample for whoever looks."""
+        self.rejected[reason] += count
+        if len(self.samples) < MOST_SAMPLES:
+            self.samples.append((reason, sample[:LONGEST_SAMPLE]))
+
+
+class Format(Protocol):
+    """Reads the events of one kind of log. `pairing` is where halves of predictions wait, None where events are whole."""
+
+    pairing: Pairing | None
+
+    def read(self, event: Event, draft: Draft) -> None:
+        """Add what an event says to the draft.
+
+        Raises:
+            Rejected: when it is worthless; `args[0]` is the reason. Nothing else, whatever the bytes are.
+        """
+        ...
+
+
+class Translated(NamedTuple):
+    """Native records and native labels, one a line, and what was lost on the way."""
+
+    records: bytes
+    labels: bytes
+    lost: Draft
+
+
+class Translator:
+    """Turns blocks of a foreign log into native lines."""
+
+    def __init__(self, format_: Format) -> None:
+        self._format = format_
+
+    def translate(self, block: Block) -> Translated:
+        """Native lines of a block; halves that wait for their other half are told with it."""
+        draft = Draft()
+        for event in events(block):
+            try:
+                self._format.read(event, draft)
+            except Rejected as rejected:
+                draft.reject(rejected.args[0], event.body)
+        return _written(draft)
+
+    def flush(self) -> Translated:
+        """The log has ended: what still waits has no other half."""
+        draft = Draft()
+        if self._format.pairing is not None:
+            self._format.pairing.flush(draft)
+        return _written(draft)
+
+    @property
+    def waiting(self) -> int:
+        """Halves that wait for the other."""
+        return 0 if self._format.pairing is None else len(self._format.pairing)
+
+    def state(self) -> dict[str, Any] | None:
+        """Everything that must survive a restart."""
+        return None if self._format.pairing is None else self._format.pairing.state()
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Take up a saved state."""
+        if self._format.pairing is not None and state is not None:
+            self._format.pairing.restore(state)
+
+
+def _written(draft: Draft) -> Translated:
+    return Translated(_lines(draft.records, draft), _lines(draft.labels, draft), draft)
+
+
+def _lines(records: list[dict[str, Any]], draft: Draft) -> bytes:
+    try:
+        return b"".join([_encode(record) + b"\n" for record in records])
+    except (TypeError, ValueError, UnicodeEncodeError, OverflowError, RecursionError):
+        return b"".join(_line(record, draft) for record in records)
+
+
+def _line(record: dict[str, Any], draft: Draft) -> bytes:
+    try:
+        return _encode(record) + b"\n"
+    except (TypeError, ValueError, UnicodeEncodeError, OverflowError, RecursionError):
+        draft.reject("malformed", repr(record).encode("utf-8", "replace"))
+        return b""
+
+
+class Foreign:
+    """Decodes blocks of a foreign log to columns: translation, then the native decoders."""
+
+    def __init__(self, translator: Translator, predictions: JsonlPredictions, labels: JsonlFeedback) -> None:
+        self.translator = translator
+        self._predictions = predictions
+        self._labels = labels
+
+    def decode(self, block: Block, latest: float = LATEST) -> Decoded:
+        """Columns of a block. Records with a timestamp after `latest` are rejected."""
+        return self._decoded(self.translator.translate(block), latest)
+
+    def flush(self, latest: float = LATEST) -> Decoded:
+        """What is left when the log has ended."""
+        return self._decoded(self.translator.flush(), latest)
+
+    def _decoded(self, told: Translated, latest: float) -> Decoded:
+        decoded = self._predictions.decode(told.records, latest)
+        lost = told.lost.rejected.total()
+        batches = decoded.batches
+        if lost and len(batches) == 1:
+            # Where exactly they stood is not known any more: with the last record of the block.
+            at = np.concatenate((batches[0].rejected_at, np.full(lost, batches[0].time.size, np.int64)))
+            batches = (dataclasses.replace(batches[0], rejected_at=at),)
+        feedback = self._labels.decode(told.labels, latest) if told.labels else Decoded()
+        return Decoded(
+            lines=decoded.lines + lost + feedback.lines,
+            predictions=decoded.predictions,
+            labels=feedback.labels,
+            batches=batches,
+            feedback=feedback.feedback,
+            rejected=dict(Counter(decoded.rejected) + told.lost.rejected + Counter(feedback.rejected)),
+            faults=dict(Counter(decoded.faults) + told.lost.faults),
+            samples=(*told.lost.samples, *decoded.samples, *feedback.samples)[:MOST_SAMPLES],
+        )
