@@ -44,7 +44,7 @@ lock: setup ## pin the environments of development and of the tests' servers aga
 	.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \
 		--all-extras --group dev --custom-compile-command "make lock" \
 		--output-file requirements-dev.lock pyproject.toml
-	for server in mlserver kserve; do \
+	for server in mlserver kserve bentoml azure; do \
 		.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make lock" --output-file .ci/$$server.lock .ci/$$server.in || exit 1; \
 	done
