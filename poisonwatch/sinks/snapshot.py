@@ -17,13 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Counters:
-    """The agent's own counts, by source and reason. Plain integers: the hot path touches them once a block."""
+    """The agent's own counts, by source and reason. Plain integers: the hot path touches them once a block.
+
+    `refused` is what a source refused or could not read, before it was lines; `duplicates`, by model, what was delivered again; `waiting`
+    halves of predictions that wait for the other. These three are counted where they arise.
+    """
 
     lines: Counter[str] = field(default_factory=Counter)
     predictions: Counter[str] = field(default_factory=Counter)
     feedback: Counter[str] = field(default_factory=Counter)
     rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    duplicates: Counter[str] = field(default_factory=Counter)
+    waiting: Counter[str] = field(default_factory=Counter)
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
