@@ -56,6 +56,28 @@ def load_object(line: bytes) -> dict[str, Any]:
     return loaded
 
 
+def load_json(data: bytes) -> Any:
+    """Any JSON value of a body, also where it is UTF-16 or begins with a byte order mark: servers read these, too.
+
+    Raises:
+        Rejected: when there is none.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        # Half a surrogate pair cannot be written to any file.
+        text = json.dumps(json.loads(data), ensure_ascii=False)
+        return json.loads(text.encode("utf-8", "replace"))
+    except UnicodeDecodeError:
+        raise Rejected("invalid_utf8") from None
+    except RecursionError:
+        raise Rejected("too_deep") from None
+    except ValueError:
+        raise Rejected("malformed") from None
+
+
 def timestamp_of(loaded: dict[str, Any]) -> float | None:
     """Unix seconds, or None where there is no timestamp.
 
