@@ -9,6 +9,7 @@
     ├── JournalError            the journal's chain is broken: names the first broken line
     ├── ProbeError              an endpoint did not answer, or not well: says which and how; never the end of the agent
     ├── StateError              another agent writes to the same state (exit 65)
+    ├── SpoolFullError          no room until the loop has caught up: who sends may come again
     └── MissingExtraError       a package of an extra is not installed: names what to install (exit 65)
 
 Trouble with the data is never an exception: it is a counted reason (see `formats`).
@@ -52,6 +53,14 @@ class ProbeError(PoisonwatchError):
 
 class StateError(PoisonwatchError):
     """Another agent writes to the same state."""
+
+
+class SpoolFullError(PoisonwatchError):
+    """A spool has no room. `retry_after` is when to come again, in seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the spool is full: come again in {retry_after} seconds")
+        self.retry_after = retry_after
 
 
 class MissingExtraError(PoisonwatchError):
