@@ -40,6 +40,11 @@ def attributes_of(headers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def is_structured(headers: Mapping[str, str]) -> bool:
+    """Is the body a CloudEvent as a whole, or a batch of them?"""
+    return headers.get("content-type", "").strip().lower().startswith(STRUCTURED)
+
+
 def cloud_events(headers: Mapping[str, str], body: bytes, draft: Draft) -> list[CloudEvent] | None:
     """The CloudEvents of one event, in whichever mode they come; None where it is none.
 
@@ -48,7 +53,7 @@ def cloud_events(headers: Mapping[str, str], body: bytes, draft: Draft) -> list[
     Raises:
         Rejected: when it is structured and broken.
     """
-    if headers.get("content-type", "").strip().lower().startswith(STRUCTURED):
+    if is_structured(headers):
         return structured(load_json(body), body, draft)
     attributes = attributes_of(headers)
     if not attributes:

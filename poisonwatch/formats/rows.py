@@ -68,6 +68,25 @@ class RowsConfig(Protocol):
         ...
 
 
+class PairedConfig(RowsConfig, Protocol):
+    """What users say of formats in which request and response arrive apart."""
+
+    @property
+    def model(self) -> str | None:
+        """Model of all records, where the log names none, or another."""
+        ...
+
+    @property
+    def model_version(self) -> str | None:
+        """Version of the records for which the log names none."""
+        ...
+
+    @property
+    def pair_seconds(self) -> float:
+        """How long one half of a prediction waits for the other."""
+        ...
+
+
 class Rows:
     """Reads rows as a configuration says."""
 
@@ -90,6 +109,8 @@ class Rows:
         Rows without a partner are rejected as `rows_do_not_match`; `sample` is what then goes to the dead-letter file.
         """
         count = min(len(inputs), len(outputs))
+        if not inputs and not outputs:
+            draft.reject("no_rows", sample)
         if len(inputs) != len(outputs):
             draft.reject("rows_do_not_match", sample, abs(len(inputs) - len(outputs)))
         if count > MOST_ROWS:
