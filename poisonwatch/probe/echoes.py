@@ -6,9 +6,8 @@ Nobody else knows which verified inputs are asked, nor when.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -17,12 +16,13 @@ from poisonwatch.formats.jsonl import JsonlPredictions
 from poisonwatch.mining.duplicates import value_hashes
 from poisonwatch.profile.enrich import feature_numbers
 from poisonwatch.profile.indicators import OUTCOME, code_rows
+from poisonwatch.profile.pieces import left_out
 from poisonwatch.profile.words import fingerprints, mix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from poisonwatch.types import Batch, Bools, Question, Schema, Words
+    from poisonwatch.types import Batch, Question, Schema, Words
 
 SECONDS = 3600.0
 """How long after it was asked a question may still appear in the log."""
@@ -81,7 +81,7 @@ class Echoes:
                     self._waiting[found] = since, times - 1
                 else:
                     del self._waiting[found]
-        return batch if keep.all() else _left_out(batch, keep)
+        return batch if keep.all() else left_out(batch, keep)
 
     def _prints(self, batch: Batch) -> Words:
         """A hash (n,) of the inputs of each prediction."""
@@ -91,14 +91,3 @@ class Echoes:
         for texts in batch.texts:
             total = mix(total + fingerprints(texts.tolist()))
         return total
-
-
-def _left_out(batch: Batch, keep: Bools) -> Batch:
-    """The predictions to keep; of the others nothing is left, and no line was lost."""
-    place = np.concatenate(([0], np.cumsum(keep)))
-    columns: dict[str, Any] = {
-        field.name: value[..., keep]
-        for field in dataclasses.fields(batch)
-        if field.name != "rejected_at" and isinstance(value := getattr(batch, field.name), np.ndarray)
-    }
-    return dataclasses.replace(batch, **columns, rejected_at=place[batch.rejected_at])

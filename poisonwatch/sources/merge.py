@@ -11,18 +11,18 @@ import dataclasses
 import math
 from collections import deque
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from poisonwatch.formats.records import LATEST
-from poisonwatch.sources.pieces import alike, cut, join, sorted_batch, without
+from poisonwatch.profile.pieces import alike, cut, join, restored, saved, sorted_batch, without
 from poisonwatch.types import Batch, Decoded, Feedback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from poisonwatch.sources.pieces import Piece
+    from poisonwatch.profile.pieces import Piece
     from poisonwatch.types import Floats
 
 JUMP = 600.0
@@ -34,32 +34,41 @@ CONFIRMATIONS = 2
 TIME_JUMP = "unconfirmed_time_jump"
 
 
-class Decoder(Protocol):
-    """What turns a block of lines into columns."""
+B = TypeVar("B")
+C = TypeVar("C", contravariant=True)
 
-    def decode(self, block: bytes, latest: float) -> Decoded:
-        """Columns of a block of complete lines."""
+
+class Decoder(Protocol[C]):
+    """What turns a block into columns."""
+
+    def decode(self, block: C, latest: float) -> Decoded:
+        """Columns of a block."""
         ...
 
 
-class Lane:
-    """One log. `poll` gives complete lines, or none when there are none now; `counts` collects what was decoded.
+class Lane(Generic[B]):
+    """One log. `poll` gives the next block, or nothing when there is none now; `counts` collects what was decoded.
 
     With `confirm` (a finite log, where no clock says what time it is) a record far ahead of all before it must be
     confirmed by those that follow. Without, records after `latest` are rejected.
     """
 
-    def __init__(self, name: str, poll: Callable[[], bytes], decoder: Decoder, *, confirm: bool) -> None:
+    def __init__(self, name: str, poll: Callable[[], B | None] | None, decoder: Decoder[B], *, confirm: bool) -> None:
         self.name = name
         self._poll = poll
         self._decoder = decoder
         self.finite = confirm
         self._ahead: deque[Piece] = deque()
         self._clock = -math.inf
+        self._pace = JUMP
         self.counts: list[Decoded] = []
         self.stray: list[Piece] = []  # rejected lines with no record to go with
         self.piece: Piece | None = None
         self.clocks: Floats = np.empty(0)
+
+    def attach(self, poll: Callable[[], B | None] | None) -> None:
+        """Read on from here; from nowhere where the log is gone."""
+        self._poll = poll
 
     @property
     def clock(self) -> float:
@@ -69,7 +78,26 @@ class Lane:
     @property
     def holding(self) -> bool:
         """Is something decoded that was not passed on yet?"""
-        return bool(self.clocks.size or self._ahead)
+        return bool(self.clocks.size or self._ahead or self.stray)
+
+    def state(self) -> dict[str, Any]:
+        """What is held, and the clock: everything that must survive a restart."""
+        held = [self.piece] if self.piece is not None and self.clocks.size else []
+        return {
+            "clock": self._clock,
+            "held": [saved(piece) for piece in held],
+            "clocks": self.clocks,
+            "ahead": [saved(piece) for piece in self._ahead],
+            "stray": [saved(piece) for piece in self.stray],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self._clock = state["clock"]
+        self.piece = next(map(restored, state["held"]), None)
+        self.clocks = state["clocks"]
+        self._ahead = deque(map(restored, state["ahead"]))
+        self.stray = [*map(restored, state["stray"])]
 
     def fill(self, latest: float) -> bool:
         """Make sure that a record is at hand; False when there is none now."""
@@ -109,11 +137,13 @@ class Lane:
         """Hold what may have to confirm the end of the piece before it."""
         wanted = CONFIRMATIONS if self.finite else 0
         while not self._ahead or sum(piece.time.size for piece in list(self._ahead)[1:]) < wanted:
-            block = self._poll()
+            block = self._poll() if self._poll is not None else None
             if not block:
                 return
             decoded = self._decoder.decode(block, latest)
-            self._ahead.extend(decoded.batches if decoded.feedback is None else (decoded.feedback,))
+            self._ahead.extend(decoded.batches)
+            if decoded.feedback is not None:
+                self._ahead.append(decoded.feedback)
             self.counts.append(dataclasses.replace(decoded, batches=(), feedback=None))
 
     def _admitted(self, piece: Piece) -> Piece:
@@ -146,7 +176,10 @@ class Lane:
         for index, at in enumerate(time.tolist()):
             witnesses = extended[index + 1 : index + 1 + CONFIRMATIONS]
             agreed = bool(witnesses) and all(witness >= at - JUMP for witness in witnesses)
-            if at > now + JUMP and not agreed and (witnesses or now > -math.inf):
+            if agreed and JUMP < at - now < math.inf:
+                self._pace = max(self._pace, at - now)
+            # Nothing follows the last record of a log: it may be as far ahead as others were that were confirmed.
+            if at > now + (JUMP if witnesses else self._pace) and not agreed and (witnesses or now > -math.inf):
                 keep[index] = False
             else:
                 now = max(now, at)
@@ -161,15 +194,10 @@ class Merge:
     given; live ones give what they have.
     """
 
-    def __init__(self, lanes: list[Lane], grain: float) -> None:
+    def __init__(self, lanes: list[Lane[Any]], grain: float) -> None:
         self.lanes = lanes
         self._grain = grain
-        self._whole = all(lane.finite for lane in lanes)
-
-    @property
-    def holding(self) -> bool:
-        """Is something decoded that was not passed on yet? Then the sources' positions are ahead of the state."""
-        return any(lane.holding for lane in self.lanes)
+        self._whole = bool(lanes) and all(lane.finite for lane in lanes)
 
     def step(self, latest: float = LATEST) -> list[Piece]:
         """The next pieces, or none when no log has anything now. Live records after `latest` are rejected."""

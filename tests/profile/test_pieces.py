@@ -10,13 +10,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poisonwatch.sources.pieces import alike, cut, join, sorted_batch, without
+from poisonwatch.profile.pieces import alike, cut, join, sorted_batch, without
 from poisonwatch.types import Batch, Feedback
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from poisonwatch.sources.pieces import Piece
+    from poisonwatch.profile.pieces import Piece
 
 VERSIONS = ("v1", "v2", "v3")
 

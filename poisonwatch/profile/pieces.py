@@ -12,7 +12,7 @@ from poisonwatch.types import Batch, Feedback
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from poisonwatch.types import Bools, Floats, Ints
+    from poisonwatch.types import Bools, Floats, Ints, Texts
 
 Piece = Batch | Feedback
 P = TypeVar("P", Batch, Feedback)
@@ -20,7 +20,9 @@ P = TypeVar("P", Batch, Feedback)
 
 def alike(first: Piece, second: Piece) -> bool:
     """May they be joined? Predictions of different models have different columns."""
-    return isinstance(first, Feedback) or (isinstance(second, Batch) and first.model == second.model)
+    if isinstance(first, Batch) and isinstance(second, Batch):
+        return first.model == second.model
+    return isinstance(first, Feedback) and isinstance(second, Feedback)
 
 
 def _columns(piece: Piece) -> dict[str, Any]:
@@ -60,6 +62,12 @@ def without(piece: Piece, keep: Bools) -> Piece:
     return _select(piece, keep, rejected_at=place[at])
 
 
+def left_out(batch: Batch, keep: Bools) -> Batch:
+    """The predictions to keep; of the others nothing is left, and no line was lost."""
+    place = np.concatenate(([0], np.cumsum(keep)))
+    return _select(batch, keep, rejected_at=place[batch.rejected_at])
+
+
 def join(first: Piece, second: Piece) -> Piece:
     """Two neighbouring pieces of one lane as one."""
     both: dict[str, Any] = {
@@ -73,6 +81,35 @@ def join(first: Piece, second: Piece) -> Piece:
     both["version"] = np.concatenate((first.version, recode[second.version] if recode.size else second.version))
     both["rejected_at"] = np.concatenate((first.rejected_at, second.rejected_at + first.time.size))
     return dataclasses.replace(first, **both, versions=versions)
+
+
+def saved(piece: Piece) -> dict[str, Any]:
+    """A piece as JSON values and arrays of numbers, for a checkpoint."""
+    columns: dict[str, Any] = {
+        field.name: value.tolist() if isinstance(value, np.ndarray) and value.dtype == np.object_ else value
+        for field in dataclasses.fields(piece)
+        for value in [getattr(piece, field.name)]
+    }
+    return columns | {"shape": list(piece.texts.shape)} if isinstance(piece, Batch) else columns
+
+
+def restored(columns: dict[str, Any]) -> Piece:
+    """The piece that was saved."""
+    if "shape" not in columns:
+        attributes = _objects([tuple(shared) for shared in columns["attributes"]])
+        texts = {name: _objects(columns[name]) for name in ("ids", "labels", "sources")}
+        return Feedback(time=columns["time"], **texts, attributes=attributes)
+    shape = columns["shape"]
+    found = {name: value for name, value in columns.items() if name != "shape"}
+    found |= {name: _objects(columns[name]) for name in ("ids", "labels", "sources")}
+    found["texts"] = _objects([text for row in columns["texts"] for text in row]).reshape(shape)
+    return Batch(**{**found, "versions": tuple(columns["versions"])})
+
+
+def _objects(values: Sequence[Any]) -> Texts:
+    found = np.empty(len(values), np.object_)
+    found[:] = values
+    return found
 
 
 def sorted_batch(batches: Sequence[tuple[Piece, Floats]]) -> tuple[Piece, Floats]:
