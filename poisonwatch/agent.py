@@ -18,7 +18,7 @@ from poisonwatch.errors import CheckpointError
 from poisonwatch.formats.records import LATEST
 from poisonwatch.judge.standing import Standing, judge
 from poisonwatch.sinks.journal import accusation_entry, alert_entry, decision_entry, trigger_entry
-from poisonwatch.sinks.snapshot import Counters, MiningSnapshot, ModelSnapshot, Published, Snapshot, SourceSnapshot
+from poisonwatch.sinks.snapshot import MiningSnapshot, ModelSnapshot, Published, Snapshot
 from poisonwatch.types import Alert, Batch, Decision
 
 if TYPE_CHECKING:
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     from poisonwatch.monitor.machine import Monitor
     from poisonwatch.probe.probing import Probing
     from poisonwatch.reference.file import Reference
-    from poisonwatch.sinks.deadletter import DeadLetters
     from poisonwatch.sinks.journal import Journal
     from poisonwatch.sinks.lock import Lock
-    from poisonwatch.sources.file import FileSource
-    from poisonwatch.sources.merge import Lane, Merge
+    from poisonwatch.sources.intake import Intake
     from poisonwatch.types import Report, Trigger
 
 log = structlog.get_logger()
@@ -42,6 +40,9 @@ GOLDEN_REMEDY = "add verified inputs of these classes: triggers can hardly be te
 
 IDLE_SECONDS = 0.1
 """How long the loop rests when no source has anything."""
+
+LONGEST_TURN = 30.0
+"""Seconds between two turns beyond which the clock must have been set."""
 
 PUBLISH_SECONDS = 1.0
 """How often a new snapshot is published while nothing changes."""
@@ -74,8 +75,8 @@ class WallClock:
 class EventClock:
     """The time that the logs tell: in a replay nothing else is known."""
 
-    def __init__(self, merge: Merge) -> None:
-        self._merge = merge
+    def __init__(self, intake: Intake) -> None:
+        self._merge = intake.merge
 
     def now(self) -> float:
         """Largest event time met so far; before the first record, the time of the one that will be first."""
@@ -106,19 +107,16 @@ class Watched:
 class App:
     """All state of the agent, owned by the thread that runs the loop.
 
-    With `sources` the logs go on; without, they are finite and the loop ends with them. `tell` hears every entry of the
-    journal as it is written.
+    Where the logs of `intake` are finite, the loop ends with them. `tell` hears every entry of the journal as it is written.
     """
 
     def __init__(
         self,
         models: dict[str, Watched],
-        merge: Merge,
+        intake: Intake,
         journal: Journal,
         detection: DetectionConfig,
         *,
-        sources: dict[str, FileSource] | None = None,
-        dead_letters: DeadLetters | None = None,
         checkpoint_path: Path | None = None,
         checkpoint_seconds: float = math.inf,
         lock: Lock | None = None,
@@ -126,28 +124,24 @@ class App:
         tell: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self.models = models
-        self.merge = merge
-        self.sources = sources or {}
-        self.counters = Counters()
+        self.intake = intake
         self.published = Published()
         self.exhausted = False
         self._journal = journal
         self._detection = detection
-        self._dead_letters = dead_letters
         self._checkpoint_path = checkpoint_path
         self._checkpoint_seconds = checkpoint_seconds
         self._lock = lock
         self._skew = skew_seconds
         self._tell = tell
-        self._newest: dict[str, float] = dict.fromkeys((lane.name for lane in merge.lanes), -math.inf)
-        self._started = self._last_data = self._last_published = self._last_checkpoint = 0.0
+        self._started = self._last_turn = self._last_data = self._last_published = self._last_checkpoint = 0.0
         self._checkpointed: float | None = None
         self._checkpoint_failures = 0
         self._unsaved_findings = False
 
     def start(self, now: float) -> None:
         """Take up the last checkpoint, or begin anew and say so in the journal."""
-        self._started = self._last_data = self._last_checkpoint = now
+        self._started = self._last_turn = self._last_data = self._last_checkpoint = now
         if self._checkpoint_path is not None:
             self._restore(self._checkpoint_path, now)
         aside = self._journal.set_aside
@@ -173,9 +167,9 @@ class App:
 
     def turn(self, now: float) -> bool:
         """One turn of the loop; False when there was nothing to do."""
+        self._note_time(now)
         latest = now + self._skew if math.isfinite(self._skew) else LATEST
-        pieces = self.merge.step(latest)
-        busy = self._count()
+        pieces, busy = self.intake.step(latest)
         for piece in pieces:
             if isinstance(piece, Batch):
                 watched = self.models[piece.model]
@@ -187,8 +181,7 @@ class App:
                     self._conclude(watched, watched.monitor.learn(piece))
         if any(piece.time.size for piece in pieces):
             self._last_data = now
-        busy = busy or bool(pieces)
-        self.exhausted = not busy and not self.sources
+        self.exhausted = not busy and not self.intake.live
         return busy
 
     def probe(self, now: float) -> None:
@@ -207,7 +200,7 @@ class App:
 
         Event time does not follow the clock: a server that buffers its log is silent for minutes, then writes all of them.
         """
-        if self.sources and now - self._last_data >= self._detection.quiet_seconds:
+        if self.intake.live and now - self._last_data >= self._detection.quiet_seconds:
             self._last_data = now
             self.finish(now)
 
@@ -218,36 +211,38 @@ class App:
 
     def publish(self, now: float, *, at_once: bool = True) -> None:
         """Leave a new snapshot for the server, at most once a second unless `at_once`; a replay has no server."""
-        if not at_once and (not self.sources or 0 <= now - self._last_published < PUBLISH_SECONDS):
+        if not at_once and (not self.intake.live or 0 <= now - self._last_published < PUBLISH_SECONDS):
             return
         self._last_published = now
         self.published.snapshot = Snapshot(
             time=now,
             started=self._started,
             models=tuple(_model_snapshot(name, watched) for name, watched in self.models.items()),
-            sources=tuple(self._source_snapshot(lane) for lane in self.merge.lanes),
-            counters=self.counters.copy(),
+            sources=self.intake.snapshots(),
+            counters=self.intake.counted(),
             checkpoint=self._checkpointed,
             checkpoint_failures=self._checkpoint_failures,
         )
 
     def save(self, now: float, *, at_once: bool = True) -> None:
-        """Write a checkpoint when one is due and nothing is held that positions already cover.
+        """Write a checkpoint when one is due, and let the sources forget what stands before it.
 
         One is due after every finding: what was shown must not be taken back by a crash.
         """
         due = at_once or self._unsaved_findings or not 0 <= now - self._last_checkpoint < self._checkpoint_seconds
-        if self._checkpoint_path is None or not due or self.merge.holding:
+        if self._checkpoint_path is None or not due:
             return
         self._last_checkpoint = now
         self._unsaved_findings = False
+        state = self._state()
         try:
-            checkpoint.save(self._checkpoint_path, self._state(), self._identity())
+            checkpoint.save(self._checkpoint_path, state, self._identity())
         except OSError as error:
             self._checkpoint_failures += 1
             log.warning("checkpoint_failed", path=str(self._checkpoint_path), error=error.strerror)
         else:
             self._checkpointed = now
+            self.intake.commit(state["intake"]["positions"])
 
     def note(self, at: float, entry: dict[str, Any]) -> None:
         """Write to the journal, then tell whoever listens."""
@@ -259,14 +254,11 @@ class App:
         self.note(now, {"kind": "stop"})
         # Last, so that whatever is cut off the journal from now on is missed at the next start.
         self.save(now)
-        for source in self.sources.values():
-            source.close()
+        self.intake.close()
         self._journal.close()
         for watched in self.models.values():
             if watched.probing is not None:
                 watched.probing.close()
-        if self._dead_letters is not None:
-            self._dead_letters.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -285,31 +277,12 @@ class App:
             found = alerts or report.accusations or report.triggers or decisions
             self._unsaved_findings = self._unsaved_findings or bool(found)
 
-    def _count(self) -> bool:
-        """Add what was decoded to the counters; False when nothing was."""
-        counted = False
-        for lane in self.merge.lanes:
-            for decoded in lane.counts:
-                counted = True
-                self.counters.lines[lane.name] += decoded.lines
-                self.counters.predictions[lane.name] += decoded.predictions
-                self.counters.feedback[lane.name] += decoded.labels
-                for reason, count in decoded.rejected.items():
-                    self.counters.rejected[lane.name, reason] += count
-                for reason, count in decoded.faults.items():
-                    self.counters.faults[lane.name, reason] += count
-                if self._dead_letters is not None:
-                    self._dead_letters.write(lane.name, decoded.samples)
-            lane.counts.clear()
-            self._newest[lane.name] = max(self._newest[lane.name], lane.clock)
-        return counted
-
-    def _source_snapshot(self, lane: Lane) -> SourceSnapshot:
-        source = self.sources.get(lane.name)
-        newest = self._newest[lane.name]
-        if source is None:
-            return SourceSnapshot(lane.name, True, 0, newest)
-        return SourceSnapshot(lane.name, source.found, source.lag(), newest)
+    def _note_time(self, now: float) -> None:
+        """A clock that was set, in either direction, has not made the logs silent for so long."""
+        step = now - self._last_turn
+        if not 0 <= step <= LONGEST_TURN:
+            self._last_data += step
+        self._last_turn = now
 
     def _identity(self) -> dict[str, Any]:
         """What saved arrays depend on: another of these, and they mean something else."""
@@ -330,9 +303,7 @@ class App:
                 }
                 for name, watched in self.models.items()
             },
-            "positions": {name: source.position() for name, source in self.sources.items()},
-            "newest": self._newest,
-            "counters": self.counters.state(),
+            "intake": self.intake.state(),
             "journal": self._journal.position(),
         }
 
@@ -340,7 +311,8 @@ class App:
         try:
             state = checkpoint.load(path, self._identity())
         except CheckpointError as error:
-            log.warning("checkpoint_refused", error=str(error), remedy="starting anew")
+            kept = checkpoint.set_aside(path)
+            log.warning("checkpoint_refused", error=str(error), kept_as=str(kept), remedy="starting anew")
             return
         if state is None:
             return
@@ -356,11 +328,8 @@ class App:
             )
             if watched.probing is not None and saved["probing"] is not None:
                 watched.probing.restore(saved["probing"])
-        for name, position in state["positions"].items():
-            if position is not None and name in self.sources and not self.sources[name].resume(position):
-                log.warning("source_lost", source=name, remedy="reading the file at the path from its start")
-        self._newest |= {name: newest for name, newest in state["newest"].items() if name in self._newest}
-        self.counters = Counters.restored(state["counters"])
+        for name, problem in self.intake.restore(state["intake"]):
+            log.warning("source_lost", source=name, problem=problem)
         self._journal.resume(*state["journal"])
         self._checkpointed = now
         log.info("checkpoint_restored", path=str(path))
@@ -431,6 +400,7 @@ def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
         if not busy:
             clock.sleep(IDLE_SECONDS)
     if app.exhausted:
+        app.intake.end()
         app.finish(clock.now())
     now = clock.now()
     app.publish(now)

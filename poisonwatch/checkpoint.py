@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from poisonwatch.errors import CheckpointError
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest"
 
 
@@ -31,11 +32,17 @@ def save(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
     manifest = {"format": FORMAT, "identity": identity, "state": _take_out(state, arrays)}
     arrays[MANIFEST] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
     draft = path.with_name(path.name + ".part")
-    with draft.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        # On a full disk half a checkpoint would hold the room that others need.
+        with suppress(OSError):
+            draft.unlink()
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -70,6 +77,16 @@ def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         msg = f"{path}: the checkpoint holds no state"
         raise CheckpointError(msg)
     return state
+
+
+def set_aside(path: Path) -> Path | None:
+    """Keep a checkpoint that was refused from being written over: for whoever finds out why. None where that fails."""
+    kept = path.with_name(path.name + ".refused")
+    try:
+        path.replace(kept)
+    except OSError:
+        return None
+    return kept
 
 
 def _take_out(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:

@@ -19,7 +19,7 @@ from poisonwatch.assemble import replay, sidecar, watch
 from poisonwatch.config import Config, DetectionConfig, LimitsConfig
 from poisonwatch.reference.file import load, save
 from poisonwatch.sinks.journal import Journal, read
-from poisonwatch.sources.merge import Merge
+from poisonwatch.sources.intake import Intake
 from tests.streams import START, Record, lines, merged, predictions, reference, usual_reference, write
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Folder:
 
     def app(self) -> App:
         """A new process's agent."""
-        return sidecar(self.config, lambda _: None)
+        return sidecar(self.config, lambda _: None).app
 
     def findings(self) -> list[dict[str, Any]]:
         """Alerts and decisions of the journal, without what a restart changes: their numbers and hashes."""
@@ -119,7 +119,7 @@ def state(app: App) -> dict[str, Any]:
         "monitor": watched.monitor.state(),
         "alerts": msgspec.to_builtins(list(watched.standing.alerts.values())),
         "decisions": msgspec.to_builtins(list(watched.standing.decisions.values())),
-        "counters": [sorted(app.counters.lines.values()), sorted(app.counters.predictions.values())],
+        "counters": [sorted(app.intake.counters.lines.values()), sorted(app.intake.counters.predictions.values())],
     }
 
 
@@ -148,14 +148,14 @@ def test_counts_are_exact(tmp_path: Path) -> None:
     work(app, START + 400)
     app.publish(START + 400)
     log, labels = str(folder.log), str(folder.labels)
-    assert app.counters.lines == {log: 302, labels: 3}
-    assert (app.counters.predictions[log], app.counters.feedback[labels]) == (300, 2)
-    assert +app.counters.rejected == {
+    assert app.intake.counters.lines == {log: 302, labels: 3}
+    assert (app.intake.counters.predictions[log], app.intake.counters.feedback[labels]) == (300, 2)
+    assert +app.intake.counters.rejected == {
         (log, "malformed"): 1,
         (log, "missing_timestamp"): 1,
         (labels, "missing_timestamp"): 1,
     }
-    assert app.counters.faults == {(log, "unknown_field"): 1, (log, "confidence_out_of_range"): 1}
+    assert app.intake.counters.faults == {(log, "unknown_field"): 1, (log, "confidence_out_of_range"): 1}
     app.close(START + 400)
     assert sorted(msgspec.json.decode(line)["reason"] for line in folder.rejected.read_bytes().splitlines()) == [
         "malformed",
@@ -190,8 +190,8 @@ def test_future_is_rejected(tmp_path: Path) -> None:
     app = folder.app()
     app.start(now)
     work(app, now)
-    assert app.counters.predictions.total() == 101
-    assert app.counters.rejected[str(folder.log), "future_timestamp"] == 3
+    assert app.intake.counters.predictions.total() == 101
+    assert app.intake.counters.rejected[str(folder.log), "future_timestamp"] == 3
     assert monitor(app).newest == now + 59
     app.close(now)
 
@@ -265,7 +265,7 @@ def test_idle_before_any_data(tmp_path: Path) -> None:
     assert (seen(app), monitor(app).newest) == (0, -math.inf)
     append(folder.log, lines(predictions(10, start=START + 1e6)))
     work(app, START + 1e6 + 60)
-    assert app.counters.predictions.total() == 10
+    assert app.intake.counters.predictions.total() == 10
     assert monitor(app).late == 0
     app.close(START + 1e6)
 
@@ -311,7 +311,7 @@ def test_replay_judges_what_is_open(tmp_path: Path) -> None:
         journal=None,
         tell=lambda _: None,
     )
-    run(app, EventClock(app.merge), lambda: False)
+    run(app, EventClock(app.intake), lambda: False)
     assert (app.exhausted, seen(app)) == (True, 300)
 
 
@@ -330,8 +330,8 @@ def test_logs_of_two_versions_are_one_stream(tmp_path: Path) -> None:
         [write(tmp_path / "b", v2), write(tmp_path / "a", v1)],
     ):
         app = replay(learned, logs, [], detection=DetectionConfig(), journal=None, tell=lambda _: None)
-        run(app, EventClock(app.merge), lambda: False)
-        ends.append({**state(app), "counters": app.counters.predictions.total()})
+        run(app, EventClock(app.intake), lambda: False)
+        ends.append({**state(app), "counters": app.intake.counters.predictions.total()})
     assert same(ends[0], ends[1])
     assert same(ends[0], ends[2])
     assert ends[0]["alerts"]
@@ -405,8 +405,6 @@ def test_stopped_anywhere(
             app.save(NOW)
         if number in stops:
             # A kill: nothing is said or saved, only the descriptors go.
-            for source in app.sources.values():
-                source.close()
             release(app)
             app = folder.app()
             app.start(NOW)
@@ -422,8 +420,7 @@ def release(app: App) -> None:
     app._journal.close()  # noqa: SLF001 - a killed process has no method to call
     if app._lock is not None:  # noqa: SLF001
         app._lock.close()  # noqa: SLF001
-    if app._dead_letters is not None:  # noqa: SLF001
-        app._dead_letters.close()  # noqa: SLF001
+    app.intake.close()
 
 
 def test_stopped_properly(tmp_path: Path, expected: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
@@ -490,7 +487,7 @@ def test_rotated_while_stopped(tmp_path: Path, expected: tuple[dict[str, Any], l
     for _ in range(20):
         second.turn(NOW)
     assert same({**state(second), "counters": 0}, {**expected[0], "counters": 0})
-    assert second.counters.lines.total() == len(story())
+    assert second.intake.counters.lines.total() == len(story())
     second.close(NOW)
 
 
@@ -504,7 +501,7 @@ def test_damaged_checkpoint(tmp_path: Path, content: bytes) -> None:
     app.start(NOW)
     work(app, NOW)
     app.save(NOW)
-    assert app.counters.predictions.total() == 300
+    assert app.intake.counters.predictions.total() == 300
     app.close(NOW)
     assert [entry["kind"] for entry in read(folder.journal)][:2] == ["start", "reference"]
 
@@ -521,9 +518,9 @@ def test_checkpoint_of_another_reference(tmp_path: Path) -> None:
     save(reference(tmp_path, 300, 98), tmp_path / "a" / "r.json")
     second = folder.app()
     second.start(NOW)
-    assert second.counters.predictions.total() == 0
+    assert second.intake.counters.predictions.total() == 0
     work(second, NOW)
-    assert second.counters.predictions.total() == 300
+    assert second.intake.counters.predictions.total() == 300
     second.close(NOW)
 
 
@@ -560,24 +557,30 @@ def test_due_checkpoints(tmp_path: Path) -> None:
     app.close(NOW)
 
 
-def test_no_checkpoint_while_records_are_held(tmp_path: Path) -> None:
-    """While the merge holds records that the positions already cover, nothing is saved: a crash would lose them."""
+def test_checkpoint_while_records_are_held(tmp_path: Path) -> None:
+    """What the merge holds when a checkpoint is written is in it: after a kill nothing is lost and nothing counts twice."""
     folder = Folder(tmp_path / "a", feedback=True)
-    labels = [{"timestamp": START + at, "prediction_id": f"p{at}", "label": "ham"} for at in (10, 2000)]
+    labels = [{"timestamp": START + at, "prediction_id": f"p0-{at}", "label": "ham"} for at in (10, 2000)]
     append(folder.log, lines(predictions(300)))
     append(folder.labels, lines(labels))
+    whole = folder.app()
+    whole.start(NOW)
+    work(whole, NOW)
+    expected = state(whole)
+    release(whole)
+    folder.checkpoint.unlink()
     app = folder.app()
     app.start(NOW)
-    folder.checkpoint.unlink()
     assert app.turn(NOW)
-    assert app.merge.holding
+    assert any(lane.holding for lane in app.intake.merge.lanes)
     app.save(NOW)
-    assert not folder.checkpoint.exists()
-    work(app, NOW)
-    assert not app.merge.holding
-    app.save(NOW)
-    assert folder.checkpoint.exists()
-    app.close(NOW)
+    release(app)
+    second = folder.app()
+    second.start(NOW)
+    assert any(lane.holding for lane in second.intake.merge.lanes)
+    work(second, NOW)
+    assert same(state(second), expected)
+    second.close(NOW)
 
 
 def test_positions_and_counts_agree(tmp_path: Path) -> None:
@@ -596,8 +599,13 @@ def test_positions_and_counts_agree(tmp_path: Path) -> None:
     }
     saved = checkpoint.load(folder.checkpoint, identity)
     assert saved is not None
-    assert saved["positions"][str(folder.log)]["offset"] == len(content)
-    assert saved["counters"]["lines"] == {str(folder.log): 300}
+    assert saved["intake"]["counters"]["lines"] == {str(folder.log): 300}
+    second = folder.app()
+    second.start(NOW)
+    append(folder.log, b'": 1}\n')
+    work(second, NOW)
+    assert second.intake.counters.lines == {str(folder.log): 301}
+    second.close(NOW)
 
 
 def test_agent_without_files(tmp_path: Path) -> None:
@@ -605,7 +613,7 @@ def test_agent_without_files(tmp_path: Path) -> None:
     learned = usual_reference()
     app = App(
         {"mail": watch("mail", learned, DetectionConfig(), LimitsConfig(), 1, None, confirms=False)},
-        Merge([], 60.0),
+        Intake([], ["mail"], 60.0),
         Journal(None),
         DetectionConfig(),
     )

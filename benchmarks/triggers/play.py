@@ -59,10 +59,10 @@ def play(reference: Path, predictions: Path) -> dict[str, Any]:
 
     began = time.process_time()
     app = replay(learned, [predictions], [], detection=DetectionConfig(), journal=None, tell=hear)
-    run(app, EventClock(app.merge), lambda: False)
+    run(app, EventClock(app.intake), lambda: False)
     told["replayed_s"] = round(time.process_time() - began, 2)
     told["peak_mb"] = _peak()
-    told["predictions"] = sum(app.counters.predictions.values())
+    told["predictions"] = sum(app.intake.counters.predictions.values())
     told["entries"] = json.loads(msgspec.json.encode(entries))
     return told
 

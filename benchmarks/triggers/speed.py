@@ -111,7 +111,7 @@ def measured(reference: Path, predictions: Path, *, mined: bool) -> dict[str, An
         learned = msgspec.structs.replace(learned, fitted=msgspec.structs.replace(learned.fitted, mining=None))
     app = replay(learned, [predictions], [], detection=DetectionConfig(), journal=None, tell=lambda _: None)
     began = time.process_time()
-    run(app, EventClock(app.merge), lambda: False)
+    run(app, EventClock(app.intake), lambda: False)
     seconds = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": seconds, "inside": inside[0], "peak_mb": round(peak, 1)}

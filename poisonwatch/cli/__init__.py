@@ -173,7 +173,7 @@ def replay(
         app = assemble(
             learned, predictions, feedback, detection=detection, journal=journal, tell=meter.hear, progress=advance
         )
-        run_loop(app, EventClock(app.merge), lambda: False)
+        run_loop(app, EventClock(app.intake), lambda: False)
     told = meter.report(app.published)
     if report == "-":
         click.echo(json.dumps(told))

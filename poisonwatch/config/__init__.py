@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -14,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 from poisonwatch.config.endpoint import EndpointConfig
 from poisonwatch.config.part import Part
 from poisonwatch.config.probing import GoldenConfig, ProbesConfig
+from poisonwatch.config.sources import AnySource, FileSourceConfig, HttpSourceConfig, KafkaSourceConfig
 from poisonwatch.errors import ConfigError
 
 UNITS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0}
@@ -72,20 +73,6 @@ def _check_address(text: str) -> str:
         msg = "say it as HOST:PORT"
         raise ValueError(msg) from None
     return text
-
-
-class FileSourceConfig(Part):
-    """A log file that a server goes on writing; it is followed across rotation."""
-
-    kind: Literal["file"] = "file"
-    path: Path = Field(description="The file; relative to the configuration file.")
-    content: Literal["predictions", "feedback"] = Field(
-        "predictions", description="Whether its lines are predictions, or labels that came back."
-    )
-
-
-AnySource = FileSourceConfig
-"""Every kind of source; a second one makes this a union that `kind` discriminates."""
 
 
 class ModelConfig(Part):
@@ -175,6 +162,18 @@ class LimitsConfig(Part):
     """Bounds on what a log can make the agent do."""
 
     line_bytes: int = Field(1 << 20, ge=1024, le=1 << 28, description="Longer lines are rejected.")
+    spool_bytes: int = Field(
+        1 << 28,
+        ge=1 << 20,
+        le=1 << 40,
+        description="Room for what was posted and not judged yet; a full spool answers 429.",
+    )
+    waiting_bytes: int = Field(
+        1 << 26,
+        ge=1 << 16,
+        le=1 << 34,
+        description="Room for halves of predictions that wait for the other, by source.",
+    )
     versions: int = Field(16, ge=1, le=1000, description="Versions of a model at once; more count as `other`.")
     skew_seconds: float = Field(
         60.0, ge=0, le=86400, description="How far a timestamp may lie in the future before the record is rejected."
@@ -188,6 +187,10 @@ class StateConfig(Part):
     checkpoint_seconds: float = Field(10.0, ge=0.1, le=3600, description="Time between two checkpoints.")
     journal: Path | None = Field(None, description="Append-only record of alerts and decisions.")
     dead_letter: Path | None = Field(None, description="A bounded sample of the rejected lines.")
+    spool: Path | None = Field(
+        None,
+        description="Folder in which what was posted, or came by standard input, is kept until a checkpoint has it.",
+    )
 
 
 class WebConfig(Part):
@@ -214,9 +217,15 @@ class Config(Part):
         if len(set(names)) != len(names):
             msg = "models: two models have the same name: give each its own"
             raise ValueError(msg)
-        paths = [source.path for source in self.sources]
-        if len(set(paths)) != len(paths):
-            msg = "sources: two sources read the same file: every record would count twice"
+        given = [source.name for source in self.sources]
+        twice = next((name for name in given if given.count(name) > 1), None)
+        if twice is not None:
+            msg = f"sources: two sources read {twice}: every record would count twice"
+            raise ValueError(msg)
+        spooled = next((source for source in self.sources if source.kind in {"http", "stdin"}), None)
+        if spooled is not None and (self.state.spool is None or self.state.checkpoint is None):
+            lacks = "spool" if self.state.spool is None else "checkpoint"
+            msg = f"sources: {spooled.name} needs `state.{lacks}`: what it takes is kept there until it is judged"
             raise ValueError(msg)
         if not any(source.content == "predictions" for source in self.sources):
             msg = "sources: none has `content: predictions`: there is nothing to watch"
@@ -314,16 +323,27 @@ def _rooted(config: Config, folder: Path) -> Config:
     """The same configuration with absolute paths."""
     state = {
         name: folder / path
-        for name in ("checkpoint", "journal", "dead_letter")
+        for name in ("checkpoint", "journal", "dead_letter", "spool")
         if (path := getattr(config.state, name))
     }
     return config.model_copy(
         update={
             "models": tuple(_rooted_model(model, folder) for model in config.models),
-            "sources": tuple(s.model_copy(update={"path": folder / s.path}) for s in config.sources),
+            "sources": tuple(_rooted_source(source, folder) for source in config.sources),
             "state": config.state.model_copy(update=state),
         }
     )
+
+
+def _rooted_source(source: AnySource, folder: Path) -> AnySource:
+    match source:
+        case FileSourceConfig():
+            return source.model_copy(update={"path": folder / source.path})
+        case HttpSourceConfig() if source.token_file is not None:
+            return source.model_copy(update={"token_file": folder / source.token_file})
+        case KafkaSourceConfig():
+            return source.model_copy(update={"secrets": {key: folder / path for key, path in source.secrets.items()}})
+    return source
 
 
 def _rooted_model(model: ModelConfig, folder: Path) -> ModelConfig:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from poisonwatch.config.formats import FormatConfig, NativeConfig
 from poisonwatch.config.part import Part
@@ -95,7 +95,13 @@ class KafkaSourceConfig(_SourcePart):
         return f"kafka:{self.topic}"
 
 
+def _kind(value: Any) -> Any:
+    """A source without a kind is a file."""
+    return {"kind": "file", **value} if isinstance(value, dict) else value
+
+
 AnySource = Annotated[
-    FileSourceConfig | StdinSourceConfig | HttpSourceConfig | KafkaSourceConfig, Field(discriminator="kind")
+    Annotated[FileSourceConfig | StdinSourceConfig | HttpSourceConfig | KafkaSourceConfig, Field(discriminator="kind")],
+    BeforeValidator(_kind),
 ]
 """Every kind of source."""

@@ -5,24 +5,19 @@ One decoder for the columns means that one kind of hostile value is met in one p
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
-import numpy as np
 
 from poisonwatch.formats.events import events
 from poisonwatch.formats.jsonl import LONGEST_SAMPLE, MOST_SAMPLES
 from poisonwatch.formats.lenient import Rejected
-from poisonwatch.formats.records import LATEST
-from poisonwatch.types import Decoded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from poisonwatch.formats.events import Block, Event
-    from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
     from poisonwatch.formats.pairing import Pairing
 
 _encode = msgspec.json.Encoder().encode
@@ -122,40 +117,3 @@ def _line(record: dict[str, Any], draft: Draft) -> bytes:
     except (TypeError, ValueError, UnicodeEncodeError, OverflowError, RecursionError):
         draft.reject("malformed", repr(record).encode("utf-8", "replace"))
         return b""
-
-
-class Foreign:
-    """Decodes blocks of a foreign log to columns: translation, then the native decoders."""
-
-    def __init__(self, translator: Translator, predictions: JsonlPredictions, labels: JsonlFeedback) -> None:
-        self.translator = translator
-        self._predictions = predictions
-        self._labels = labels
-
-    def decode(self, block: Block, latest: float = LATEST) -> Decoded:
-        """Columns of a block. Records with a timestamp after `latest` are rejected."""
-        return self._decoded(self.translator.translate(block), latest)
-
-    def flush(self, latest: float = LATEST) -> Decoded:
-        """What is left when the log has ended."""
-        return self._decoded(self.translator.flush(), latest)
-
-    def _decoded(self, told: Translated, latest: float) -> Decoded:
-        decoded = self._predictions.decode(told.records, latest)
-        lost = told.lost.rejected.total()
-        batches = decoded.batches
-        if lost and len(batches) == 1:
-            # Where exactly they stood is not known any more: with the last record of the block.
-            at = np.concatenate((batches[0].rejected_at, np.full(lost, batches[0].time.size, np.int64)))
-            batches = (dataclasses.replace(batches[0], rejected_at=at),)
-        feedback = self._labels.decode(told.labels, latest) if told.labels else Decoded()
-        return Decoded(
-            lines=decoded.lines + lost + feedback.lines,
-            predictions=decoded.predictions,
-            labels=feedback.labels,
-            batches=batches,
-            feedback=feedback.feedback,
-            rejected=dict(Counter(decoded.rejected) + told.lost.rejected + Counter(feedback.rejected)),
-            faults=dict(Counter(decoded.faults) + told.lost.faults),
-            samples=(*told.lost.samples, *decoded.samples, *feedback.samples)[:MOST_SAMPLES],
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,7 +30,8 @@ from poisonwatch.profile.volume import describe_volume
 from poisonwatch.reference.audit import signed
 from poisonwatch.reference.file import FORMAT, Origin, Reference, digest, load, measured, measured_volume
 from poisonwatch.reference.fit import fit
-from poisonwatch.sources.log import blocks, open_log
+from poisonwatch.reference.logs import native
+from poisonwatch.sources.log import open_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from poisonwatch.profile.indicators import Questions
     from poisonwatch.reference.audit import Signature
     from poisonwatch.reference.fit import Fitted
+    from poisonwatch.reference.logs import Read
     from poisonwatch.types import Batch, Column, Ints
 
 FEWEST_RECORDS = 100
@@ -54,48 +57,44 @@ def build(
     *,
     unproven: bool = False,
     signature: Signature | None = None,
+    read: Read = native,
 ) -> Reference:
     """Learn a reference from trusted logs, or from live ones that nobody has looked at (`unproven`).
 
-    `progress` is called with bytes read; every log is read three times. `signature` accepts what the audit suspects.
+    `progress` is called with bytes read; every log is read three times, by `read`. `signature` accepts what the audit suspects.
 
     Raises:
         BaselineError: when the logs cannot be read or do not make a reference, or when it is suspect and nobody signs.
     """
-    found = infer(
-        (line for path in paths for block in blocks(path, LONGEST_LINE, progress) for line in _lines(block)), model
-    )
+    found = infer((line for block, _ in read(paths, LONGEST_LINE, progress) for line in _lines(block)), model)
     if found.records < FEWEST_RECORDS:
         msg = (
             f"the reference has only {found.records} usable predictions: at least {FEWEST_RECORDS} are needed, "
             "and some thousands make a sharp one"
         )
         raise BaselineError(msg)
-    fitted = fit(found, (batch for batch, _ in _batches(paths, found, progress)))
+    fitted = fit(found, (batch for batch, _ in _batches(read(paths, LONGEST_LINE, progress), found)))
     audit = signed(fitted.audit, signature)
     values = found.samples | dict(zip(fitted.enrichment.derived, fitted.rows, strict=True))
     cuts = {name: cut_points(known, confidence=name == CONFIDENCE) for name, known in values.items()}
     questions = ask(found.schema, cuts, fitted.enrichment.derived, fitted.enrichment.asked)
     counted = _Counted(questions, fitted.enrichment.asked, found)
-    for batch, rejected in _batches(paths, found, progress):
+    for batch, rejected in _batches(read(paths, LONGEST_LINE, progress), found):
         counted.add(fitted.apply(batch, counted.seen), rejected)
     draft = _conclude(paths, found, fitted, cuts, counted)
     draft = msgspec.structs.replace(draft, unproven=unproven, audit=audit)
     return msgspec.structs.replace(draft, sha256=digest(draft))
 
 
-def _batches(
-    paths: Sequence[Path], found: Inference, progress: Callable[[int], None] | None
-) -> Iterator[tuple[Batch, dict[str, int]]]:
+def _batches(read: Iterator[tuple[bytes, dict[str, int]]], found: Inference) -> Iterator[tuple[Batch, dict[str, int]]]:
     """The reference in columns, with the lines that were lost by reason."""
     reader = JsonlPredictions({found.schema.model or "": found.schema}, LONGEST_LINE, timed=False)
-    for path in paths:
-        for block in blocks(path, LONGEST_LINE, progress):
-            decoded = reader.decode(block)
-            # A shared log: the other model's records are no defect of this one's.
-            rejected = {reason: lines for reason, lines in decoded.rejected.items() if reason != "other_model"}
-            for batch in decoded.batches:
-                yield batch, rejected
+    for block, lost in read:
+        decoded = reader.decode(block)
+        # A shared log: the other model's records are no defect of this one's.
+        rejected = {reason: lines for reason, lines in decoded.rejected.items() if reason != "other_model"}
+        for batch in decoded.batches:
+            yield batch, dict(Counter(rejected) + Counter(lost))
 
 
 class _Counted:
@@ -195,7 +194,9 @@ def _conclude(
     )
 
 
-def load_or_build(path: Path, model: str | None = None, progress: Callable[[int], None] | None = None) -> Reference:
+def load_or_build(
+    path: Path, model: str | None = None, progress: Callable[[int], None] | None = None, read: Read = native
+) -> Reference:
     """Read a built reference, or learn one from a log: whichever the file is.
 
     Raises:
@@ -204,7 +205,7 @@ def load_or_build(path: Path, model: str | None = None, progress: Callable[[int]
     with open_log(path) as file:
         start = file.read(64)
     built = b"".join(start.split()).startswith(b'{"format":')
-    return load(path) if built else build([path], model, progress)
+    return load(path) if built else build([path], model, progress, read=read)
 
 
 def _without_luck(counts: Ints, column: Column, kept: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from poisonwatch.formats.events import Block
 
@@ -37,6 +37,10 @@ class Source(Protocol):
 
     def lag(self) -> int:
         """Bytes (of a broker: messages) that are there and were not given yet."""
+        ...
+
+    def lost(self) -> Mapping[str, int]:
+        """What was refused, or was there and could not be read, by reason, since this process began."""
         ...
 
     def position(self) -> dict[str, Any]:

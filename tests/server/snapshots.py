@@ -31,7 +31,7 @@ def snapshot_of(reference: Path, logs: Sequence[Path], feedback: Sequence[Path] 
     """What stands at the end of a replay, from a trusted log or a built reference."""
     learned = load_or_build(reference)
     app = replay(learned, logs, feedback, detection=DetectionConfig(), journal=None, tell=lambda _: None)
-    run(app, EventClock(app.merge), lambda: False)
+    run(app, EventClock(app.intake), lambda: False)
     assert app.published.snapshot is not None
     return app.published.snapshot
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import secrets
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from poisonwatch.agent import App, Watched
+from poisonwatch.assemble.logs import decoder_of, open_sources, reader_of
 from poisonwatch.config import DetectionConfig, LimitsConfig, budget_seconds
+from poisonwatch.config.formats import NativeConfig
 from poisonwatch.errors import BaselineError, PoisonwatchError
-from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
+from poisonwatch.formats.events import Block
 from poisonwatch.judge.budget import SHARES, period_of_model
 from poisonwatch.monitor.machine import Learned, Monitor
 from poisonwatch.monitor.settings import Settings
@@ -23,25 +28,34 @@ from poisonwatch.sinks.deadletter import DeadLetters
 from poisonwatch.sinks.journal import Journal
 from poisonwatch.sinks.lock import Lock
 from poisonwatch.sinks.redaction import key_of, redactor
-from poisonwatch.sources.file import FileSource
+from poisonwatch.sources.intake import Intake
 from poisonwatch.sources.log import blocks
-from poisonwatch.sources.merge import Decoder, Lane, Merge
+from poisonwatch.sources.merge import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from poisonwatch.config import Config, ModelConfig
+    from poisonwatch.config.formats import FormatConfig
     from poisonwatch.probe.golden_set import GoldenSet
     from poisonwatch.reference.audit import Signature
     from poisonwatch.reference.file import Reference
+    from poisonwatch.server.ingest import Door
 
 UNNAMED = "default"
 """Name of a model that its log does not name."""
 
 
-def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> App:
-    """The agent that tails the configured sources.
+class Sidecar(NamedTuple):
+    """The agent, and the doors that its server opens."""
+
+    app: App
+    doors: list[Door]
+
+
+def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> Sidecar:
+    """The agent that reads the configured sources.
 
     Raises:
         BaselineError: when a reference cannot be used.
@@ -63,43 +77,40 @@ def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> App:
     }
     golden = {name: golden_of(given[name], reference) for name, reference in references.items()}
     schemas = {name: reference.schema for name, reference in references.items()}
-    sources = {str(source.path): FileSource(source.path, config.limits.line_bytes) for source in config.sources}
-    lanes = [
-        Lane(
-            str(source.path),
-            sources[str(source.path)].poll,
-            _decoder(source.content, schemas, config.limits.line_bytes),
-            confirm=False,
-        )
-        for source in config.sources
-    ]
     for path in (config.state.checkpoint, config.state.journal, config.state.dead_letter):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-    lock = Lock(config.state.checkpoint) if config.state.checkpoint else None
-    try:
-        journal = Journal(config.state.journal)
-    except Exception:
+    with ExitStack() as opened:
+        lock = Lock(config.state.checkpoint) if config.state.checkpoint else None
         if lock is not None:
-            lock.close()
-        raise
+            opened.callback(lock.close)
+        journal = Journal(config.state.journal)
+        opened.callback(journal.close)
+        sources = open_sources(config, schemas)
+        # All is there: from now on the agent closes what it was given.
+        opened.pop_all()
     for name, watched in models.items():
         watched.probing = _probing(given[name], watched.reference, golden[name])
         if given[name].redact:
             watched.redacted = redactor(key_of(config.state.journal))
-    return App(
+    app = App(
         models,
-        Merge(lanes, config.detection.window_seconds),
+        Intake(
+            sources.feeds,
+            list(models),
+            config.detection.window_seconds,
+            dead_letters=DeadLetters(config.state.dead_letter) if config.state.dead_letter else None,
+            salt=secrets.randbits(64),
+        ),
         journal,
         config.detection,
-        sources=sources,
-        dead_letters=DeadLetters(config.state.dead_letter) if config.state.dead_letter else None,
         checkpoint_path=config.state.checkpoint,
         checkpoint_seconds=config.state.checkpoint_seconds,
         lock=lock,
         skew_seconds=config.limits.skew_seconds,
         tell=tell,
     )
+    return Sidecar(app, sources.doors)
 
 
 def golden_of(model: ModelConfig, reference: Reference) -> GoldenSet | None:
@@ -127,10 +138,15 @@ def references_of(config: Config) -> dict[str, Reference]:
         BaselineError: when one cannot be used, with its place in the configuration.
     """
     found = {}
+    formats = {
+        source.format.model_dump_json(): source.format for source in config.sources if source.content == "predictions"
+    }
+    # Where all logs are written alike, so is the trusted part of one.
+    written = next(iter(formats.values())) if len(formats) == 1 else NativeConfig()
     for number, model in enumerate(config.models):
         place = f"models[{number}].reference"
         try:
-            reference = learn([model.reference], model.name)
+            reference = learn([model.reference], model.name, written=written)
         except PoisonwatchError as error:
             msg = f"{place}: {error}"
             raise BaselineError(msg) from None
@@ -156,16 +172,18 @@ def learn(
     always: bool = False,
     unproven: bool = False,
     signature: Signature | None = None,
+    written: FormatConfig = NativeConfig(),
 ) -> Reference:
-    """Read a built reference, or learn one from logs (`always`, or when there are several); see `reference.build`.
+    """Read a built reference, or learn one from logs (`always`, or when there are several) in the format `written`; see `reference.build`.
 
     Raises:
         BaselineError: when they make none; begins with their names.
     """
+    read = reader_of(written, LimitsConfig())
     try:
         if always or len(paths) > 1:
-            return build(paths, model, progress, unproven=unproven, signature=signature)
-        return load_or_build(paths[0], model, progress)
+            return build(paths, model, progress, unproven=unproven, signature=signature, read=read)
+        return load_or_build(paths[0], model, progress, read)
     except BaselineError as error:
         told, names = str(error), ", ".join(map(str, paths))
         msg = told if any(told.startswith(f"{path}: ") for path in paths) else f"{names}: {told}{_remedy(told)}"
@@ -188,18 +206,25 @@ def replay(
     journal: Path | None,
     tell: Callable[[dict[str, Any]], None],
     progress: Callable[[int], None] | None = None,
+    written: FormatConfig = NativeConfig(),
 ) -> App:
-    """The agent over finite logs of one model."""
+    """The agent over finite logs of one model; `written` is the format of the predictions."""
     limits = LimitsConfig()
     name = reference.schema.model or UNNAMED
+    schemas = {name: reference.schema}
+    # One decoder for all logs of a kind: the halves of a prediction may lie in different files.
+    decoders = {
+        "predictions": decoder_of(written, "predictions", schemas, limits, limits.line_bytes),
+        "feedback": decoder_of(NativeConfig(), "feedback", schemas, limits, limits.line_bytes),
+    }
     lanes = []
     for content, paths in (("predictions", predictions), ("feedback", feedback)):
         for path in paths:
-            lines = blocks(path, limits.line_bytes, progress)
-            decoder = _decoder(content, {name: reference.schema}, limits.line_bytes)
-            lanes.append(Lane(str(path), lambda lines=lines: next(lines, b""), decoder, confirm=True))  # type: ignore[misc]
+            found = (Block(lines, origin=str(path)) for lines in blocks(path, limits.line_bytes, progress))
+            lanes.append(Lane(str(path), partial(next, found, None), decoders[content], confirm=True))
     models = {name: watch(name, reference, detection, limits, 1, None, confirms=False)}
-    return App(models, Merge(lanes, detection.window_seconds), Journal(journal), detection, tell=tell)
+    intake = Intake([], [name], detection.window_seconds, lanes=lanes, decoders=decoders)
+    return App(models, intake, Journal(journal), detection, tell=tell)
 
 
 def watch(
@@ -242,7 +267,3 @@ def watch(
         mining=reference.mining(),
     )
     return Watched(reference, Monitor(name, learned, settings))
-
-
-def _decoder(content: str, schemas: dict[str, Any], longest: int) -> Decoder:
-    return JsonlFeedback(longest) if content == "feedback" else JsonlPredictions(schemas, longest)

@@ -1,0 +1,167 @@
+"""From how the configuration says that logs are written to what reads them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple, assert_never
+
+from poisonwatch.config.formats import (
+    AzureConfig,
+    BentomlConfig,
+    KserveConfig,
+    MlflowConfig,
+    NativeConfig,
+    OpenInferenceLogConfig,
+    SagemakerConfig,
+    SeldonConfig,
+)
+from poisonwatch.config.sources import FileSourceConfig, HttpSourceConfig, KafkaSourceConfig, StdinSourceConfig
+from poisonwatch.errors import ConfigError
+from poisonwatch.formats.decoding import Foreign, Native
+from poisonwatch.formats.events import Block
+from poisonwatch.formats.foreign import Translator
+from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
+from poisonwatch.formats.mapping import Mapped
+from poisonwatch.reference.logs import native
+from poisonwatch.sources.intake import Feed
+from poisonwatch.sources.log import blocks
+from poisonwatch.sources.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from poisonwatch.config import Config, LimitsConfig
+    from poisonwatch.config.formats import FormatConfig
+    from poisonwatch.config.sources import AnySource
+    from poisonwatch.formats.foreign import Format
+    from poisonwatch.reference.logs import Read
+    from poisonwatch.sources.intake import BlockDecoder
+    from poisonwatch.types import Schema
+    from poisonwatch.server.ingest import Door
+
+
+class Opened(NamedTuple):
+    """The configured sources, ready to be read, and the doors through which what is pushed comes in."""
+
+    feeds: list[Feed]
+    doors: list[Door]
+
+
+def open_sources(config: Config, schemas: dict[str, Schema]) -> Opened:
+    """Everything that records come from.
+
+    Raises:
+        StateError: when another agent has a spool.
+        MissingExtraError: when a kind of source needs a package that is not installed.
+    """
+    from poisonwatch.server.ingest import Door, Token
+    from poisonwatch.sources.files import FilesSource
+    from poisonwatch.sources.stdin import StdinSource
+
+    feeds, doors = [], []
+    for source in config.sources:
+        decoder = decoder_of(source.format, source.content, schemas, config.limits, _most_bytes(source, config.limits))
+        match source:
+            case FileSourceConfig():
+                feeds.append(Feed(source.name, FilesSource(source.path, config.limits.line_bytes), decoder))
+            case HttpSourceConfig():
+                spool = _spool(config, source.name)
+                token = Token(source.token_file) if source.token_file is not None else None
+                doors.append(Door(source.path, spool, token, source.body_bytes))
+                feeds.append(Feed(source.name, spool, decoder))
+            case StdinSourceConfig():
+                feeds.append(Feed(source.name, StdinSource(_spool(config, source.name)), decoder))
+            case KafkaSourceConfig():
+                from poisonwatch.sources.kafka import KafkaSource  # noqa: PLC0415 - an extra
+
+                feeds.append(Feed(source.name, KafkaSource(source), decoder))
+            case _:
+                assert_never(source)
+    return Opened(feeds, doors)
+
+
+def _most_bytes(source: AnySource, limits: LimitsConfig) -> int:
+    """Of a body when it is unpacked."""
+    return source.body_bytes if isinstance(source, HttpSourceConfig) else limits.line_bytes
+
+
+def _spool(config: Config, name: str) -> Spool:
+    if config.state.spool is None:
+        msg = f"sources: {name} needs `state.spool`"
+        raise ConfigError(msg)
+    folder = config.state.spool / (re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "root")
+    return Spool(folder, config.limits.spool_bytes, name=name)
+
+
+def decoder_of(
+    written: FormatConfig, content: str, schemas: dict[str, Schema], limits: LimitsConfig, most_bytes: int
+) -> BlockDecoder:
+    """What reads a log that is written so."""
+    predictions, labels = JsonlPredictions(schemas, limits.line_bytes), JsonlFeedback(limits.line_bytes)
+    format_ = _format(written, content, limits, most_bytes)
+    if format_ is None:
+        return Native(labels if content == "feedback" else predictions, most_bytes)
+    return Foreign(Translator(format_), predictions, labels)
+
+
+def reader_of(written: FormatConfig, limits: LimitsConfig) -> Read:
+    """How finished logs that are written so are read for a reference."""
+    if _format(written, "predictions", limits, limits.line_bytes) is None:
+        return native
+
+    def read(
+        paths: Sequence[Path], longest: int, progress: Callable[[int], None] | None, /
+    ) -> Iterator[tuple[bytes, dict[str, int]]]:
+        format_ = _format(written, "predictions", limits, limits.line_bytes)
+        assert format_ is not None  # noqa: S101 - it was none a line above
+        translator = Translator(format_)
+        for path in paths:
+            for lines in blocks(path, longest, progress):
+                told = translator.translate(Block(lines, origin=str(path)))
+                yield told.records, dict(told.lost.rejected)
+        yield b"", dict(translator.flush().lost.rejected)
+
+    return read
+
+
+def _format(written: FormatConfig, content: str, limits: LimitsConfig, most_bytes: int) -> Format | None:
+    """The format, or None for native lines as they are."""
+    if isinstance(written, NativeConfig) and written == NativeConfig():
+        return None
+    from poisonwatch.formats.azure import Azure
+    from poisonwatch.formats.bentoml import Bentoml
+    from poisonwatch.formats.kserve import Kserve
+    from poisonwatch.formats.mlflow import Mlflow
+    from poisonwatch.formats.open_inference import OpenInference
+    from poisonwatch.formats.sagemaker import Sagemaker
+    from poisonwatch.formats.seldon import Seldon
+
+    match written:
+        case NativeConfig(fields={}, model=None, model_version=None, timezone="UTC"):
+            return None
+        case NativeConfig():
+            return Mapped(
+                written.fields,
+                written.timezone,
+                most_bytes,
+                model=written.model,
+                model_version=written.model_version,
+                feedback=content == "feedback",
+            )
+        case KserveConfig():
+            return Kserve(written, most_bytes, limits.waiting_bytes)
+        case SeldonConfig():
+            return Seldon(written, most_bytes, limits.waiting_bytes)
+        case OpenInferenceLogConfig():
+            return OpenInference(written, most_bytes, limits.waiting_bytes)
+        case AzureConfig():
+            return Azure(written, most_bytes, limits.waiting_bytes)
+        case SagemakerConfig():
+            return Sagemaker(written, most_bytes)
+        case BentomlConfig():
+            return Bentoml(written, most_bytes)
+        case MlflowConfig():
+            return Mlflow(written, most_bytes)
+        case _:
+            assert_never(written)
