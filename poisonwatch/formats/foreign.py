@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from poisonwatch.formats.events import Block, Event
-    from poisonwatch.formats.pairing import Pairing
 
 _encode = msgspec.json.Encoder().encode
 
@@ -40,10 +39,33 @@ class Draft:
             self.samples.append((reason, sample[:LONGEST_SAMPLE]))
 
 
-class Format(Protocol):
-    """Reads the events of one kind of log. `pairing` is where halves of predictions wait, None where events are whole."""
+class Memory(Protocol):
+    """What a format keeps from event to event: halves of predictions that wait, as `Pairing` does, or counts."""
 
-    pairing: Pairing | None
+    def __len__(self) -> int:
+        """Halves that wait for the other."""
+        ...
+
+    def flush(self, draft: Draft) -> None:
+        """Nothing more comes: count what waits as lost."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state."""
+        ...
+
+
+class Format(Protocol):
+    """Reads the events of one kind of log."""
+
+    @property
+    def pairing(self) -> Memory | None:
+        """What it keeps from event to event; None where every event is whole."""
+        ...
 
     def read(self, event: Event, draft: Draft) -> None:
         """Add what an event says to the draft.
