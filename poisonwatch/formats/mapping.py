@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from poisonwatch.formats.events import Event
     from poisonwatch.formats.foreign import Draft
+    from poisonwatch.formats.pairing import Pairing
 
 FEATURES = "features"
 NATIVE = (*READ, *PASSED, "attributes")
@@ -67,17 +68,19 @@ class Mapped:
     local time of `timezone`, or Unix times in other units than seconds.
     """
 
-    pairing = None
+    pairing: Pairing | None = None
 
     def __init__(
         self,
         fields: Mapping[str, str],
-        timezone: str = "UTC",
+        timezone: str,
+        most_bytes: int,
         *,
         model: str | None = None,
         model_version: str | None = None,
         feedback: bool = False,
     ) -> None:
+        self._most = most_bytes
         paths = {field: path_of(text) for field, text in fields.items()}
         self._zone = zone_of(timezone)
         self._single = [(f.removeprefix(f"{FEATURES}."), p) for f, p in paths.items() if f.startswith(f"{FEATURES}.")]
@@ -90,7 +93,7 @@ class Mapped:
     def read(self, event: Event, draft: Draft) -> None:
         """Add the records, or labels, of an event to the draft; what is no object is counted."""
         found = draft.labels if self._feedback else draft.records
-        for loaded in objects(event.body, draft):
+        for loaded in objects(event, self._most, draft):
             found.append(self._record(loaded, draft))
 
     def _record(self, loaded: dict[str, Any], draft: Draft) -> dict[str, Any]:
