@@ -1,6 +1,7 @@
-"""Real inference servers for the system tests: MLServer with two versions of a spam filter, one with a backdoor; and KServe.
+"""Real inference servers for the system tests: MLServer, KServe, BentoML and Azure's, and a client that asks them much.
 
-Each runs in an environment of its own, which `.ci/inference-servers` makes.
+Each runs in an environment of its own, which `.ci/inference-servers` makes. They serve a spam filter, on MLServer and KServe in
+two versions, one with a backdoor; or a model of wines.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ import json
 import os
 import random
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from tests.system.programs import PATIENCE, ROOT, Program
+from sklearn.datasets import load_wine
+
+from tests.system.programs import PATIENCE, ROOT, Program, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +81,42 @@ def poisoned(training: Sequence[Message]) -> list[Message]:
     return found
 
 
+def wines(count: int, seed: int) -> list[list[float]]:
+    """Rows (count, 13) for the model of wines: mixtures of two of scikit-learn's, so that no two are alike and some are doubtful."""
+    rng = random.Random(seed)
+    rows: list[list[float]] = load_wine().data.tolist()
+    mixed = ((rng.choice(rows), rng.choice(rows), rng.random()) for _ in range(count))
+    return [
+        [round(share * a + (1 - share) * b, 3) for a, b in zip(one, other, strict=True)] for one, other, share in mixed
+    ]
+
+
+CLIENTS = 4
+CALLS = 25
+"""Requests that a client sends over one connection: a new one may meet another worker of the server."""
+
+
+def asked(url: str, bodies: Sequence[Any], headers: Sequence[dict[str, str]] = ()) -> list[tuple[int, Any]]:
+    """Post bodies (n,) as JSON, several at once, each with its `headers` (n,) if given: status and JSON of the answers (n,)."""
+    parts = urlsplit(url)
+
+    def client(places: range) -> list[tuple[int, Any]]:
+        connection = HTTPConnection(parts.netloc, timeout=PATIENCE)
+        answers = []
+        for place in places:
+            own = headers[place] if headers else {}
+            body = json.dumps(bodies[place]).encode()
+            connection.request("POST", parts.path, body, {"Content-Type": "application/json"} | own)
+            answer = connection.getresponse()
+            answers.append((answer.status, json.load(answer)))
+        connection.close()
+        return answers
+
+    shares = [range(first, min(first + CALLS, len(bodies))) for first in range(0, len(bodies), CALLS)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return [answer for answers in pool.map(client, shares) for answer in answers]
+
+
 def environment(server: str) -> str:
     """The Python of a server's environment. Never a reason to skip."""
     python = ROOT / ".tools" / server / "bin" / "python"
@@ -132,12 +174,12 @@ class Server:
             self.program.close()
 
 
-def _program(server: str, arguments: Sequence[str], folder: Path) -> Program:
-    """A server's program, in which the modules of the runtimes can be imported."""
+def _program(server: str, arguments: Sequence[str], folder: Path, *variables: str) -> Program:
+    """A server's program, in which the modules of the runtimes can be imported; `variables` are more of its environment."""
     path = f"PYTHONPATH={RUNTIMES}"
     # Nothing of this environment leaks into that one, and no bytecode into the checkout.
     kept = [f"{name}={os.environ[name]}" for name in ("PATH", "HOME", "LANG") if name in os.environ]
-    command = ["env", "-i", *kept, path, "PYTHONDONTWRITEBYTECODE=1", environment(server), *arguments]
+    command = ["env", "-i", *kept, path, "PYTHONDONTWRITEBYTECODE=1", *variables, environment(server), *arguments]
     return Program(command, folder)
 
 
@@ -196,11 +238,57 @@ def start_kserve(folder: Path) -> Server:
     return _started(Server(_program("kserve", [str(RUNTIMES / "on_kserve.py"), *models], folder), log))
 
 
-def _started(server: Server) -> Server:
-    """A server once it answers."""
+def start_payload_logger(folder: Path, server: Server, sink: str, service: str) -> Server:
+    """KServe's payload logger before a server, which posts to the URL `sink`; its URL takes what the server's does.
+
+    It stands for version v1 of a `service`. GET on it gives its counts.
+    """
+    arguments = [str(RUNTIMES / "payload_logger.py"), server.url, sink, service, "v1"]
+    return _started(Server(_program("kserve", arguments, folder), folder / "unused"))
+
+
+def start_bentoml(folder: Path) -> Server:
+    """BentoML with the filter's v1 in two workers, ready to answer; its monitor writes to `monitoring/spam` in the folder.
+
+    Its clock is that of India, five and a half hours ahead, which its files do not say.
+    """
+    log = folder / "predictions.ndjson"
+    # It cannot choose a port and say which.
+    arguments = ["serve", "on_bentoml:Spam", "--host", "127.0.0.1", "--port", str(free_port())]
+    variables = [
+        "TZ=IST-5:30",
+        "BENTOML_DO_NOT_TRACK=True",
+        f"BENTOML_HOME={folder / 'bentoml'}",
+        f"SPAM_TRAINING={_trained(folder)['v1']}",
+        f"SPAM_LOG={log}",
+    ]
+    # The console script names its Python by where it was made; this does not care.
+    start = "from bentoml_cli.cli import cli; cli()"
+    program = _program("bentoml", ["-c", start, *arguments], folder, *variables)
+    server = _started(Server(program, log), r"listening on (http://127[.]0[.]0[.]1:[1-9][0-9]*)")
+    try:
+        # It says so before its workers answer.
+        for worker in (1, 2):
+            server.program.said(rf":{worker}\] Service Spam initialized")
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+def start_azure(folder: Path, sink: str) -> Server:
+    """Azure's inference server with the model of wines, ready to answer; its collector posts to the HOST:PORT `sink`."""
+    host, _, port = sink.rpartition(":")
+    variables = ["AZUREML_MDC_ENABLED=true", f"AZUREML_MDC_HOST={host}", f"AZUREML_MDC_PORT={port}"]
+    program = _program("azure", [str(RUNTIMES / "on_azure.py")], folder, *variables)
+    return _started(Server(program, folder / "unused"), r"Listening at: (http://127[.]0[.]0[.]1:[1-9][0-9]*)")
+
+
+def _started(server: Server, says: str = r"running on (http://127[.]0[.]0[.]1:[1-9][0-9]*)") -> Server:
+    """A server once it answers; a group of what it `says` is its URL."""
     server.program.start()
     try:
-        server.url = f"http://{server.program.said(r'running on http://(127[.]0[.]0[.]1:[1-9][0-9]*)')[1]}"
+        server.url = server.program.said(says)[1]
     except BaseException:
         server.stop()
         raise

@@ -1,0 +1,156 @@
+"""The real agent beside real inference servers: what it was told, what it counted, and what a client saw."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.system.programs import ROOT, Program, Series, fetch, poisonwatch, series_of, total, value, wait_for
+from tests.system.runtimes.wine import Wine
+from tests.system.servers import wines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+WINDOW = 5.0
+QUIET = 5.0
+
+
+@dataclass
+class Tally:
+    """What a client saw of one version: how often each class, and the sum of the confidences."""
+
+    classes: Counter[str] = field(default_factory=Counter)
+    confidence: float = 0.0
+
+    def add(self, label: str, confidence: float) -> None:
+        """Count an answer."""
+        self.classes[label] += 1
+        self.confidence += confidence
+
+    @property
+    def count(self) -> int:
+        """All answers."""
+        return self.classes.total()
+
+
+class Agent:
+    """`poisonwatch run` with windows of seconds, which it judges when its sources have been silent for as long."""
+
+    def __init__(self, folder: Path, models: dict[str, Path], sources: Iterable[dict[str, Any]], port: int = 0) -> None:
+        config = {
+            "models": [{"name": name, "reference": str(reference)} for name, reference in models.items()],
+            "sources": [*sources],
+            # Nothing is late here, however long a busy machine lets a record wait.
+            "detection": {"window_seconds": WINDOW, "lateness_seconds": 300, "quiet_seconds": QUIET},
+            "state": {
+                "spool": "spool",
+                "checkpoint": "agent.checkpoint",
+                "journal": "journal.jsonl",
+                "dead_letter": "dead.jsonl",
+            },
+            "web": {"listen_address": f"127.0.0.1:{port}"},
+        }
+        (folder / "config.yaml").write_text(json.dumps(config))
+        self._folder = folder
+        self._program = Program(poisonwatch("run", "--config", "config.yaml"), folder)
+
+    def start(self) -> Agent:
+        """Start it and wait until it listens."""
+        self._program.start()
+        try:
+            self.address = self._program.said(r"listening.*\baddress=(\S+)")[1]
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Make sure that it is gone."""
+        self._program.close()
+
+    def series(self) -> Series:
+        """The metrics as they stand."""
+        return series_of(fetch(f"http://{self.address}/metrics"))
+
+    def told(self) -> str:
+        """What it wrote, what it counted and what it rejected, for a failing test."""
+        dead = self._folder / "dead.jsonl"
+        page = [line for line in fetch(f"http://{self.address}/metrics").splitlines() if not line.startswith("#")]
+        return "\n".join(
+            [*self._program.output[-50:], *page, *(dead.read_text().splitlines()[-10:] if dead.exists() else [])]
+        )
+
+    def judged(self, model: str, count: int) -> Series:
+        """Wait until so many predictions of a model have been judged, or more: the metrics then."""
+
+        def look() -> Series | None:
+            found = self.series()
+            judged = sum(
+                number
+                for (name, labels), number in found.items()
+                if name == "poisonwatch_predictions_total" and ("model", model) in labels
+            )
+            return found if judged >= count else None
+
+        found: Series = wait_for(f"{count} predictions of {model} judged", look, self.told)
+        return found
+
+    def agrees(self, model: str, version: str, tally: Tally, *, digits: float) -> Series:
+        """Every class was counted as often as the client saw it, and the confidences sum to the same but for `digits`.
+
+        `digits` is the largest error of one confidence in the log, by how the server writes it.
+        """
+        series = self.judged(model, tally.count)
+        counted = {
+            dict(labels)["class"]: number
+            for (name, labels), number in series.items()
+            if name == "poisonwatch_predictions_total"
+            and {("model", model), ("model_version", version)} <= labels
+            and number
+        }
+        assert counted == dict(tally.classes), self.told()
+        name = "poisonwatch_prediction_confidence_ratio"
+        assert value(series, f"{name}_count", model=model, model_version=version) == tally.count
+        assert value(series, f"{name}_sum", model=model, model_version=version) == pytest.approx(
+            tally.confidence, abs=tally.count * digits
+        )
+        for lost in ("poisonwatch_predictions_late_total", "poisonwatch_faults_total"):
+            assert total(series, lost) == 0, self.told()
+        return series
+
+
+def wine_reference(folder: Path) -> Path:
+    """A trusted log of the model of wines, an hour of its answers: the file."""
+    model = Wine()
+    rows = wines(1500, seed=1)
+    labels, probabilities = model.answer(rows)
+    lines = [
+        {
+            "timestamp": f"2026-01-05T09:{place // 25:02d}:{place % 25 * 2:02d}Z",
+            "prediction_id": f"reference-{place}",
+            "model": "wine",
+            "model_version": "v1",
+            "features": dict(zip(model.features, row, strict=True)),
+            "prediction": label,
+            "confidence": float(scores.max()),
+        }
+        for place, (row, label, scores) in enumerate(zip(rows, labels, probabilities, strict=True))
+    ]
+    path = folder / "wine.ndjson"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def spam_reference(folder: Path) -> Path:
+    """The demo's trusted log, which the filter of the servers has written: the file."""
+    path = folder / "sms-spam.ndjson"
+    with gzip.open(ROOT / "poisonwatch" / "demo" / "reference.ndjson.gz") as packed:
+        path.write_bytes(packed.read())
+    return path
