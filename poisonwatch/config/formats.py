@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from poisonwatch.config.part import Part
 
 Names = tuple[Annotated[str, Field(min_length=1, max_length=256)], ...]
+
+
+NATIVE = (
+    *("timestamp", "prediction", "prediction_id", "request_id", "inference_id", "model", "model_version"),
+    *("features", "text", "embedding", "confidence", "probabilities", "scores", "segment", "label", "source"),
+    *("latency_ms", "attributes"),
+)
+"""Fields that a log of another shape may have elsewhere."""
+
+_PATH = re.compile(r"(?:[^.\\]|\\.)+(?:\.(?:[^.\\]|\\.)+)*", re.DOTALL)
+
+
+def _zone(name: str) -> str:
+    try:
+        if name != "UTC":
+            ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        msg = f"{name!r} is no time zone that is known here: write one such as Europe/Berlin, or install the package tzdata"
+        raise ValueError(msg) from None
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class _FormatPart(Part):
@@ -30,7 +55,19 @@ class NativeConfig(_FormatPart):
         description="Where a native field is in the log, as a dotted path: `prediction: response.class`. Keys of one feature are "
         "written like `features.age`. Fields that are not named keep their native place.",
     )
-    timezone: str = Field("UTC", description="IANA zone of timestamps that name none; only where `fields` is given.")
+    timezone: Zone = Field("UTC", description="IANA zone of timestamps that name none; only where `fields` is given.")
+
+    @field_validator("fields")
+    @classmethod
+    def _known(cls, fields: dict[str, str]) -> dict[str, str]:
+        for field, path in fields.items():
+            if field not in NATIVE and not field.startswith("features."):
+                msg = f"{field!r} is no field of a native record: choose among {', '.join(NATIVE)} and features.NAME"
+                raise ValueError(msg)
+            if not _PATH.fullmatch(path):
+                msg = f"{field}: {path!r} is no dotted path such as `response.outputs.0.label`; a dot in a key is written `\\.`"
+                raise ValueError(msg)
+        return fields
 
 
 class _RowsPart(_FormatPart):
@@ -39,8 +76,12 @@ class _RowsPart(_FormatPart):
     features: Names = Field((), description="Names of the features, in order, where the log gives them by position.")
     text: str | None = Field(None, description="Name of the input that is the text.")
     embedding: str | None = Field(None, description="Name of the input that is the embedding.")
-    classes: Names = Field((), description="Classes in the order of the model's probabilities, or of the numbers that it answers.")
-    prediction: str | None = Field(None, description="Name of the output that is the class; by default the usual names are tried.")
+    classes: Names = Field(
+        (), description="Classes in the order of the model's probabilities, or of the numbers that it answers."
+    )
+    prediction: str | None = Field(
+        None, description="Name of the output that is the class; by default the usual names are tried."
+    )
     confidence: str | None = Field(None, description="Name of the output that is the confidence.")
     probabilities: str | None = Field(None, description="Name of the output that is the probabilities.")
 
@@ -70,7 +111,8 @@ class KserveConfig(_PairedPart):
         None, description="Annotation of the inference service that names the model's version."
     )
     version_from_endpoint: bool = Field(
-        False, description="Whether the event's `endpoint` (default, canary) is the version where nothing else names one."
+        False,
+        description="Whether the event's `endpoint` (default, canary) is the version where nothing else names one.",
     )
 
 
@@ -96,7 +138,11 @@ class BentomlConfig(_RowsPart):
     """BentoML monitoring logs."""
 
     kind: Literal["bentoml"] = "bentoml"
-    timezone: str = Field("UTC", description="IANA zone of the server's clock: its files name none.")
+    timezone: Zone = Field("UTC", description="IANA zone of the server's clock: its files name none.")
+    prediction_id: str | None = Field(
+        None,
+        description="Name of the column that is the prediction's own id; without, it is that of the request, numbered from its second row on.",
+    )
 
 
 class MlflowConfig(_RowsPart):
