@@ -10,6 +10,7 @@ import msgspec
 from poisonwatch.formats.bodies import answer_of, load_body, rows_for
 from poisonwatch.formats.cloudevents import bytes_of, cloud_events, event_time, is_structured, structured
 from poisonwatch.formats.lenient import Rejected, load_json
+from poisonwatch.formats.loading import objects
 from poisonwatch.formats.opening import opened
 from poisonwatch.formats.pairing import Half, Pair, Pairing
 from poisonwatch.formats.rows import PairedConfig, Rows
@@ -75,21 +76,14 @@ class Kserve:
             if found is not None:
                 self._half(found[0].attributes, event, event, draft)
                 return
-        body = opened(event, self._most)
-        loaded = load_json(body)
-        members = loaded if isinstance(loaded, list) else [loaded]
-        if not members:
-            raise Rejected("no_rows")
-        for member in members:
+        for loaded in objects(event, self._most, draft):
             try:
-                self._member(member, event, draft)
+                self._member(loaded, event, draft)
             except Rejected as rejected:
-                draft.reject(rejected.args[0], body)
+                draft.reject(rejected.args[0], event.body)
 
-    def _member(self, loaded: Any, event: Event, draft: Draft) -> None:
+    def _member(self, loaded: dict[str, Any], event: Event, draft: Draft) -> None:
         """A structured CloudEvent, or an object of the store."""
-        if not isinstance(loaded, dict):
-            raise Rejected("not_an_object")
         stored = {name.lower(): value for name, value in loaded.items()}
         if "reqtype" not in stored:
             for found in structured(loaded, event.body, draft):

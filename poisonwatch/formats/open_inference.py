@@ -9,7 +9,7 @@ import msgspec
 
 from poisonwatch.formats.bodies import answer_of, load_body, rows_for
 from poisonwatch.formats.cloudevents import event_time
-from poisonwatch.formats.lenient import Rejected
+from poisonwatch.formats.lenient import Rejected, load_json
 from poisonwatch.formats.opening import opened
 from poisonwatch.formats.pairing import Half, Pair, Pairing
 from poisonwatch.formats.rows import PairedConfig, Rows
@@ -49,6 +49,16 @@ class OpenInference:
         Raises:
             Rejected: when it is neither request nor response.
         """
+        lines = _lines(event, self._most)
+        if not lines:
+            self._one(event, draft)
+        for line in lines:
+            try:
+                self._one(event._replace(body=line), draft)
+            except Rejected as rejected:
+                draft.reject(rejected.args[0], line)
+
+    def _one(self, event: Event, draft: Draft) -> None:
         headers = event.headers
         topic, _, end = event.origin.rpartition(".")
         side = SIDES.get(end)
@@ -129,6 +139,20 @@ class OpenInference:
         }
         common = {name: value for name, value in common.items() if value is not None}
         self._rows.records(inputs, answer.rows, common, draft, body)
+
+
+def _lines(event: Event, most_bytes: int) -> list[bytes]:
+    """Objects that were posted together, one a line; nothing where the body is one object, or cannot be opened."""
+    if b"\n" not in event.body and event.body.startswith(b"{"):
+        return []
+    try:
+        body = opened(event, most_bytes)
+        first, _, rest = body.strip().partition(b"\n")
+        if not rest or b'"binary_data_size"' in first or not isinstance(load_json(first), dict):
+            return []
+    except Rejected:
+        return []
+    return [line for line in body.split(b"\n") if line.strip()]
 
 
 def _id(loaded: object) -> str | None:

@@ -10,7 +10,8 @@ import msgspec
 
 from poisonwatch.formats.bodies import Answer, Body, answer_of, input_rows, load_body
 from poisonwatch.formats.cloudevents import CloudEvent, bytes_of, cloud_events, event_time, is_structured, structured
-from poisonwatch.formats.lenient import Rejected, load_json
+from poisonwatch.formats.lenient import Rejected
+from poisonwatch.formats.loading import objects
 from poisonwatch.formats.opening import opened
 from poisonwatch.formats.pairing import Half, Pair, Pairing
 from poisonwatch.formats.rows import PairedConfig, Rows
@@ -69,13 +70,12 @@ class Seldon:
                 # Straight to Kafka, the names have no prefix.
                 self._take(headers, event, event, draft)
                 return
-        body = opened(event, self._most)
-        found = structured(load_json(body), body, draft)
-        for one in found:
-            try:
-                self._take(one.attributes, event._replace(body=one.data), event, draft)
-            except Rejected as rejected:
-                draft.reject(rejected.args[0], body)
+        for loaded in objects(event, self._most, draft):
+            for one in structured(loaded, event.body, draft):
+                try:
+                    self._take(one.attributes, event._replace(body=one.data), event, draft)
+                except Rejected as rejected:
+                    draft.reject(rejected.args[0], event.body)
 
     def _take(self, attributes: Mapping[str, str], carried: Event, event: Event, draft: Draft) -> None:
         side = SIDES.get(attributes.get("type", ""))
@@ -117,7 +117,7 @@ class Seldon:
         try:
             inputs = self._inputs(load_body(pair.request.body), draft.faults)
         except Rejected:
-            draft.faults["unreadable_request"] += 1
+            draft.faults["unreadable_input"] += 1
             inputs = [None] * len(answer.rows)
         common = {
             "timestamp": about["time"],

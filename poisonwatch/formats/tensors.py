@@ -92,6 +92,8 @@ def tensors_of(found: list[Any], tail: bytes, default: object, faults: Counter[s
             values = [_from_base64(value, faults) for value in values]
         rows, width = _rows(tensor.get("shape"), len(values))
         tensors.append(Tensor(name if isinstance(name, str) else "", rows, width, values))
+    if start < len(tail):
+        faults["bytes_behind_tensors"] += 1
     return tensors
 
 
