@@ -21,14 +21,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poisonwatch.errors import SpoolFullError, StateError
 from poisonwatch.formats.events import Block, Event, frame, frame_at
+from poisonwatch.formats.opening import GZIP, ZSTD
 from poisonwatch.sinks.lock import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 READ_SIZE = 1 << 20
 """Bytes that are read in one go."""
+
+COMPRESSED_AT_ONCE = 4
+"""Compressed bodies in one block, each of which may grow to the largest body that is allowed."""
 
 SEGMENT_BYTES = 16 << 20
 """Segments are deleted whole: the smaller they are, the sooner there is room again."""
@@ -73,8 +77,9 @@ class Spool:
     """One stream of events, kept on disk until a checkpoint has taken them in.
 
     `most_bytes` is what its segments may take; a segment is deleted when all of it is committed. `refused` is what the
-    writers turned away, by reason, `faults` what was odd about what they took: they count, the loop reads. `damaged` counts places where bytes were no frames.
-    `failed` counts writes that the disk refused, `torn` the bytes that a crash left behind unacknowledged.
+    writers turned away, by reason, `faults` what was odd about what they took: they count, the loop reads. `damaged`
+    counts places where bytes were no frames, `failed` writes that the disk refused, and `torn` the bytes that a crash left
+    behind unacknowledged.
 
     Raises:
         StateError: when another agent has the folder, or it cannot be made or read.
@@ -251,6 +256,10 @@ class Spool:
         with self._change:
             return sum(s.end for s in self._segments if s.number >= self._number) - self._offset
 
+    def lost(self) -> Mapping[str, int]:
+        """What writers turned away, and places where acknowledged bytes were no frames any more, by reason."""
+        return {**dict(self.refused), "damaged": self.damaged} if self.damaged else dict(self.refused)
+
     def position(self) -> dict[str, Any]:
         """What was given: all before `offset` of the segment of this number."""
         return {"mark": self._mark.hex(), "segment": self._number, "offset": self._offset}
@@ -394,12 +403,13 @@ def _read(descriptor: int, mark: bytes, offset: int, end: int) -> _Read:
         data = _bytes_at(descriptor, wanted, offset)
         last = offset + len(data) >= end or len(data) < wanted
         frames: list[bytes] = []
-        start = whole = damaged = 0
-        while start < len(data):
+        start = whole = damaged = compressed = 0
+        while start < len(data) and compressed < COMPRESSED_AT_ONCE:
             found = frame_at(data, start + len(mark)) if data.startswith(mark, start) else None
             if found is not None:
                 frames.append(data[start + len(mark) : found.end])
                 start = whole = found.end
+                compressed += found.event.body.startswith((GZIP, ZSTD))
                 continue
             following = data.find(mark, start + 1)
             if following < 0 and not last:
@@ -407,7 +417,7 @@ def _read(descriptor: int, mark: bytes, offset: int, end: int) -> _Read:
             damaged += 1
             start = following if following >= 0 else len(data)
         if frames or last:
-            if len(data) < wanted:
+            if len(data) < wanted and start == len(data):
                 start, damaged = end - offset, damaged + 1  # somebody cut the file
             return _Read(frames, offset + start, offset + whole, damaged)
         size *= 2
