@@ -528,7 +528,7 @@ def test_failed_checkpoint_is_counted(tmp_path: Path) -> None:
     """An agent that cannot save goes on watching, and shows that it could not."""
     folder = Folder(tmp_path / "a")
     app = folder.app()
-    folder.checkpoint.mkdir()
+    folder.checkpoint.with_name("checkpoint.part").mkdir()
     append(folder.log, lines(predictions(300)))
     app.start(NOW)
     work(app, NOW)
@@ -569,6 +569,7 @@ def test_checkpoint_while_records_are_held(tmp_path: Path) -> None:
     expected = state(whole)
     release(whole)
     folder.checkpoint.unlink()
+    folder.journal.unlink()
     app = folder.app()
     app.start(NOW)
     assert app.turn(NOW)

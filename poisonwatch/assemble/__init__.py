@@ -12,7 +12,7 @@ import numpy as np
 from poisonwatch.agent import App, Watched
 from poisonwatch.assemble.logs import decoder_of, open_sources, reader_of
 from poisonwatch.config import DetectionConfig, LimitsConfig, budget_seconds
-from poisonwatch.config.formats import NativeConfig
+from poisonwatch.config.formats import PLAIN
 from poisonwatch.errors import BaselineError, PoisonwatchError
 from poisonwatch.formats.events import Block
 from poisonwatch.judge.budget import SHARES, period_of_model
@@ -142,7 +142,7 @@ def references_of(config: Config) -> dict[str, Reference]:
         source.format.model_dump_json(): source.format for source in config.sources if source.content == "predictions"
     }
     # Where all logs are written alike, so is the trusted part of one.
-    written = next(iter(formats.values())) if len(formats) == 1 else NativeConfig()
+    written = next(iter(formats.values())) if len(formats) == 1 else PLAIN
     for number, model in enumerate(config.models):
         place = f"models[{number}].reference"
         try:
@@ -172,7 +172,7 @@ def learn(
     always: bool = False,
     unproven: bool = False,
     signature: Signature | None = None,
-    written: FormatConfig = NativeConfig(),
+    written: FormatConfig = PLAIN,
 ) -> Reference:
     """Read a built reference, or learn one from logs (`always`, or when there are several) in the format `written`; see `reference.build`.
 
@@ -206,7 +206,7 @@ def replay(
     journal: Path | None,
     tell: Callable[[dict[str, Any]], None],
     progress: Callable[[int], None] | None = None,
-    written: FormatConfig = NativeConfig(),
+    written: FormatConfig = PLAIN,
 ) -> App:
     """The agent over finite logs of one model; `written` is the format of the predictions."""
     limits = LimitsConfig()
@@ -215,7 +215,7 @@ def replay(
     # One decoder for all logs of a kind: the halves of a prediction may lie in different files.
     decoders = {
         "predictions": decoder_of(written, "predictions", schemas, limits, limits.line_bytes),
-        "feedback": decoder_of(NativeConfig(), "feedback", schemas, limits, limits.line_bytes),
+        "feedback": decoder_of(PLAIN, "feedback", schemas, limits, limits.line_bytes),
     }
     lanes = []
     for content, paths in (("predictions", predictions), ("feedback", feedback)):

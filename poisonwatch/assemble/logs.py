@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 from poisonwatch.config.formats import (
+    PLAIN,
     AzureConfig,
     BentomlConfig,
     KserveConfig,
@@ -17,15 +19,25 @@ from poisonwatch.config.formats import (
 )
 from poisonwatch.config.sources import FileSourceConfig, HttpSourceConfig, KafkaSourceConfig, StdinSourceConfig
 from poisonwatch.errors import ConfigError
+from poisonwatch.formats.azure import Azure
+from poisonwatch.formats.bentoml import Bentoml
 from poisonwatch.formats.decoding import Foreign, Native
 from poisonwatch.formats.events import Block
 from poisonwatch.formats.foreign import Translator
 from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
+from poisonwatch.formats.kserve import Kserve
 from poisonwatch.formats.mapping import Mapped
+from poisonwatch.formats.mlflow import Mlflow
+from poisonwatch.formats.open_inference import OpenInference
+from poisonwatch.formats.sagemaker import Sagemaker
+from poisonwatch.formats.seldon import Seldon
 from poisonwatch.reference.logs import native
+from poisonwatch.server.ingest import Door, Token
+from poisonwatch.sources.files import FilesSource
 from poisonwatch.sources.intake import Feed
 from poisonwatch.sources.log import blocks
 from poisonwatch.sources.spool import Spool
+from poisonwatch.sources.stdin import StdinSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +50,6 @@ if TYPE_CHECKING:
     from poisonwatch.reference.logs import Read
     from poisonwatch.sources.intake import BlockDecoder
     from poisonwatch.types import Schema
-    from poisonwatch.server.ingest import Door
 
 
 class Opened(NamedTuple):
@@ -55,10 +66,6 @@ def open_sources(config: Config, schemas: dict[str, Schema]) -> Opened:
         StateError: when another agent has a spool.
         MissingExtraError: when a kind of source needs a package that is not installed.
     """
-    from poisonwatch.server.ingest import Door, Token
-    from poisonwatch.sources.files import FilesSource
-    from poisonwatch.sources.stdin import StdinSource
-
     feeds, doors = [], []
     for source in config.sources:
         decoder = decoder_of(source.format, source.content, schemas, config.limits, _most_bytes(source, config.limits))
@@ -71,7 +78,13 @@ def open_sources(config: Config, schemas: dict[str, Schema]) -> Opened:
                 doors.append(Door(source.path, spool, token, source.body_bytes))
                 feeds.append(Feed(source.name, spool, decoder))
             case StdinSourceConfig():
-                feeds.append(Feed(source.name, StdinSource(_spool(config, source.name)), decoder))
+                feeds.append(
+                    Feed(
+                        source.name,
+                        StdinSource(_spool(config, source.name), sys.stdin.buffer, config.limits.line_bytes),
+                        decoder,
+                    )
+                )
             case KafkaSourceConfig():
                 from poisonwatch.sources.kafka import KafkaSource  # noqa: PLC0415 - an extra
 
@@ -79,6 +92,19 @@ def open_sources(config: Config, schemas: dict[str, Schema]) -> Opened:
             case _:
                 assert_never(source)
     return Opened(feeds, doors)
+
+
+def written_in(config: Config) -> FormatConfig:
+    """The one format in which the configuration's logs of predictions are written.
+
+    Raises:
+        ConfigError: when there are several.
+    """
+    first, *others = (source.format for source in config.sources if source.content == "predictions")
+    if any(other != first for other in others):
+        msg = "sources: their predictions are written in several formats: give a configuration with one, or --format"
+        raise ConfigError(msg)
+    return first
 
 
 def _most_bytes(source: AnySource, limits: LimitsConfig) -> int:
@@ -125,43 +151,29 @@ def reader_of(written: FormatConfig, limits: LimitsConfig) -> Read:
     return read
 
 
+PAIRED: dict[type, Callable[[Any, int, int], Format]] = {
+    KserveConfig: Kserve,
+    SeldonConfig: Seldon,
+    OpenInferenceLogConfig: OpenInference,
+    AzureConfig: Azure,
+}
+"""Formats in which the halves of a prediction come apart."""
+
+WHOLE: dict[type, Callable[[Any, int], Format]] = {
+    SagemakerConfig: Sagemaker,
+    BentomlConfig: Bentoml,
+    MlflowConfig: Mlflow,
+}
+"""Formats in which a prediction is told at once."""
+
+
 def _format(written: FormatConfig, content: str, limits: LimitsConfig, most_bytes: int) -> Format | None:
     """The format, or None for native lines as they are."""
-    if isinstance(written, NativeConfig) and written == NativeConfig():
-        return None
-    from poisonwatch.formats.azure import Azure
-    from poisonwatch.formats.bentoml import Bentoml
-    from poisonwatch.formats.kserve import Kserve
-    from poisonwatch.formats.mlflow import Mlflow
-    from poisonwatch.formats.open_inference import OpenInference
-    from poisonwatch.formats.sagemaker import Sagemaker
-    from poisonwatch.formats.seldon import Seldon
-
-    match written:
-        case NativeConfig(fields={}, model=None, model_version=None, timezone="UTC"):
+    if isinstance(written, NativeConfig):
+        if written == PLAIN:
             return None
-        case NativeConfig():
-            return Mapped(
-                written.fields,
-                written.timezone,
-                most_bytes,
-                model=written.model,
-                model_version=written.model_version,
-                feedback=content == "feedback",
-            )
-        case KserveConfig():
-            return Kserve(written, most_bytes, limits.waiting_bytes)
-        case SeldonConfig():
-            return Seldon(written, most_bytes, limits.waiting_bytes)
-        case OpenInferenceLogConfig():
-            return OpenInference(written, most_bytes, limits.waiting_bytes)
-        case AzureConfig():
-            return Azure(written, most_bytes, limits.waiting_bytes)
-        case SagemakerConfig():
-            return Sagemaker(written, most_bytes)
-        case BentomlConfig():
-            return Bentoml(written, most_bytes)
-        case MlflowConfig():
-            return Mlflow(written, most_bytes)
-        case _:
-            assert_never(written)
+        named = {"model": written.model, "model_version": written.model_version}
+        return Mapped(written.fields, written.timezone, most_bytes, **named, feedback=content == "feedback")
+    if type(written) in PAIRED:
+        return PAIRED[type(written)](written, most_bytes, limits.waiting_bytes)
+    return WHOLE[type(written)](written, most_bytes)

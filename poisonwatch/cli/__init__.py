@@ -22,11 +22,13 @@ from poisonwatch.cli.options import (
     DEFAULT_ADDRESS,
     FILE,
     UNREACHABLE,
+    WRITTEN,
     asked,
     check_output,
     checked_address,
     checked_signature,
     checked_url,
+    format_of,
     progress,
 )
 from poisonwatch.cli.triggers import triggers
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from poisonwatch.config.formats import FormatConfig
     from poisonwatch.reference.audit import Signature
 
 USAGE, DATA, SOFTWARE, INTERRUPTED = 64, 65, 70, 130
@@ -116,7 +119,7 @@ def run(config_path: Path, address: str | None, level: str, log_format: str) -> 
 
     log = _log(level, log_format)
     config = load(config_path)
-    app = sidecar(config, lambda entry: log.info(entry["kind"], **_short(entry)))
+    app, doors = sidecar(config, lambda entry: log.info(entry["kind"], **_short(entry)))
     server = Server(address or config.web.listen_address, app.published)
     stop = _stop_on_signals()
     server.start()
@@ -135,7 +138,10 @@ def run(config_path: Path, address: str | None, level: str, log_format: str) -> 
 @click.option("--journal", type=FILE, help="Write alerts and decisions to this file, one JSON object a line.")
 @click.option("--report", type=click.Path(path_type=str), help="Write a JSON report to this file, or - for stdout.")
 @click.option("--model", help="The model to watch, where the reference holds several.")
-@click.option("--config", "config_path", type=FILE, help="Take `detection` from this configuration.")
+@WRITTEN
+@click.option(
+    "--config", "config_path", type=FILE, help="Take `detection` and the format of the logs from this configuration."
+)
 def replay(
     predictions: tuple[Path, ...],
     reference: Path,
@@ -143,11 +149,13 @@ def replay(
     journal: Path | None,
     report: str | None,
     model: str | None,
+    written: FormatConfig | None,
     config_path: Path | None,
 ) -> None:
     """Play finished logs through the agent, by their own time, and say what it would have said.
 
-    The schema is learned from the reference; no configuration is needed. Logs are JSON lines, plain or .gz.
+    The schema is learned from the reference; no configuration is needed. Logs are lines of JSON or of a server's own format,
+    CSV (.csv) or Parquet (.parquet); lines and CSV may be compressed (.gz, .zst).
     """
     from poisonwatch.agent import EventClock
     from poisonwatch.agent import run as run_loop
@@ -162,16 +170,25 @@ def replay(
     inputs = [*predictions, *feedback, reference, *([config_path] if config_path else [])]
     check_output("--journal", journal, inputs)
     check_output("--report", out, [*inputs, *([journal] if journal else [])])
-    detection = load(config_path).detection if config_path else DetectionConfig()
+    config = load(config_path) if config_path else None
+    detection = config.detection if config else DetectionConfig()
+    format_ = format_of(written, config)
     if journal is not None and journal.exists() and journal.stat().st_size:
         msg = f"{journal}: this file is not empty: a replay begins a journal of its own, name another or remove it"
         raise PoisonwatchError(msg)
     with progress("reference", [reference]) as advance:
-        learned = learn([reference], model, advance)
+        learned = learn([reference], model, advance, written=format_)
     _say_blind(learned.blind)
     with progress("replay", [*predictions, *feedback]) as advance:
         app = assemble(
-            learned, predictions, feedback, detection=detection, journal=journal, tell=meter.hear, progress=advance
+            learned,
+            predictions,
+            feedback,
+            detection=detection,
+            journal=journal,
+            tell=meter.hear,
+            progress=advance,
+            written=format_,
         )
         run_loop(app, EventClock(app.intake), lambda: False)
     told = meter.report(app.published)
@@ -202,23 +219,29 @@ def reference() -> None:
     callback=checked_signature,
     help="Accept what the audit calls suspect; who did, and why, is kept in the reference.",
 )
+@WRITTEN
+@click.option("--config", "config_path", type=FILE, help="Take the format of the logs from this configuration.")
 def reference_build(
     logs: tuple[Path, ...],
     out: Path,
     model: str | None,
     from_live: bool,  # noqa: FBT001
     signature: Signature | None,
+    written: FormatConfig | None,
+    config_path: Path | None,
 ) -> None:
     """Learn what normal predictions look like from LOGS that are known to be clean.
 
     Before it is written the reference is audited for a trigger that is in it already: a suspect one is refused (exit 65).
     """
     from poisonwatch.assemble import learn
+    from poisonwatch.config import load
     from poisonwatch.reference.file import save
 
     check_output("--out", out, logs)
+    format_ = format_of(written, load(config_path) if config_path else None)
     with progress("reference", [*logs, *logs, *logs]) as advance:
-        learned = learn(logs, model, advance, always=True, unproven=from_live, signature=signature)
+        learned = learn(logs, model, advance, always=True, unproven=from_live, signature=signature, written=format_)
     save(learned, out)
     click.echo(f"{out}: learned from {learned.records} predictions, SHA-256 {learned.sha256}")
     for group in learned.audit.notable if learned.audit is not None else []:

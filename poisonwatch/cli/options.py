@@ -15,6 +15,8 @@ from poisonwatch.errors import PoisonwatchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from poisonwatch.config import Config
+    from poisonwatch.config.formats import FormatConfig
     from poisonwatch.reference.audit import Signature
 
 T = TypeVar("T")
@@ -44,7 +46,7 @@ def asked(url: str, what: str, read: Callable[[bytes], T]) -> T | None:
 
 def checked_address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     """HOST:PORT as it was given; anything else is used wrongly."""
-    from poisonwatch.config import split_address
+    from poisonwatch.config.web import split_address
     from poisonwatch.errors import ConfigError
 
     try:
@@ -54,6 +56,41 @@ def checked_address(_context: click.Context, _option: click.Parameter, value: st
         msg = f"{value!r} is not HOST:PORT"
         raise click.BadParameter(msg) from None
     return value
+
+
+WRITTEN = click.option(
+    "--format",
+    "written",
+    metavar="NAME",
+    callback=lambda _context, _option, value: checked_format(value),
+    help="How the logs are written: native (as the default), kserve, open_inference, sagemaker, azure, bentoml, mlflow, seldon. "
+    "Where a format needs more said, say it in a configuration and give --config.",
+)
+"""The option for logs that are no native ones."""
+
+
+def checked_format(value: str | None) -> FormatConfig | None:
+    """A format by its name alone; anything else is used wrongly."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from poisonwatch.config.formats import FormatConfig
+
+    try:
+        return None if value is None else TypeAdapter[FormatConfig](FormatConfig).validate_python(value)
+    except ValidationError:
+        msg = f"{value!r} is no format of a log"
+        raise click.BadParameter(msg) from None
+
+
+def format_of(written: FormatConfig | None, config: Config | None) -> FormatConfig:
+    """The format of logs: by its name, or that of the configuration's own logs of predictions."""
+    from poisonwatch.assemble.logs import written_in
+    from poisonwatch.config.formats import PLAIN
+
+    if written is not None and config is not None:
+        msg = "--format and --config both say how the logs are written: give one"
+        raise click.UsageError(msg)
+    return written or (PLAIN if config is None else written_in(config))
 
 
 def checked_signature(_context: click.Context, _option: click.Parameter, value: str | None) -> Signature | None:

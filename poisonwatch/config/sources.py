@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from poisonwatch.config.formats import FormatConfig, NativeConfig
+from poisonwatch.config.formats import PLAIN, FormatConfig
 from poisonwatch.config.part import Part
 
 
@@ -15,7 +15,7 @@ class _SourcePart(Part):
     content: Literal["predictions", "feedback"] = Field(
         "predictions", description="Whether its records are predictions, or labels that came back."
     )
-    format: FormatConfig = Field(NativeConfig(), description="How the log is written; a name alone, or with options.")
+    format: FormatConfig = Field(PLAIN, description="How the log is written; a name alone, or with options.")
 
 
 class FileSourceConfig(_SourcePart):

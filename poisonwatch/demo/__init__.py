@@ -75,7 +75,7 @@ def play(speed: float, address: str, stop: Callable[[], bool], *, exit_at_end: b
             shutil.copyfileobj(packed, plain)
         with gzip.open(here / "predictions.ndjson.gz") as packed:  # type: ignore[call-overload]
             log = packed.read().splitlines()
-        app = sidecar(load(folder / "config.yaml"), _tell)
+        app, _ = sidecar(load(folder / "config.yaml"), _tell)
         server = Server(address, app.published)
         server.start()
         stack.callback(server.close)

@@ -10,6 +10,7 @@ import numpy as np
 
 from poisonwatch.formats.foreign import Draft
 from poisonwatch.formats.jsonl import MOST_SAMPLES
+from poisonwatch.formats.native import opened_lines
 from poisonwatch.formats.records import LATEST
 from poisonwatch.types import Decoded
 
@@ -34,8 +35,6 @@ class Native:
         """Columns of a block. Records with a timestamp after `latest` are rejected."""
         if not block.framed:
             return self._lines.decode(block.data, latest)
-        from poisonwatch.formats.native import opened_lines
-
         draft = Draft()
         return _with_lost(self._lines.decode(opened_lines(block, self._most, draft), latest), draft)
 

@@ -217,11 +217,11 @@ class Merge:
                 # It has no more: its last records go, with all that are older and those of earlier logs that are as old.
                 last, place = float(behind.clocks[-1]), lanes.index(behind)
                 upto = [math.nextafter(last, math.inf) if number <= place else last for number in range(len(lanes))]
-                given = map(Lane.take, lanes, upto)
+                given = (lane.take(at) for lane, at in zip(lanes, upto, strict=True))
                 taken = [found for found in given if found is not None]
         return pieces + list(_in_order(taken, self._grain))
 
-    def _bound(self, lanes: list[Lane]) -> float:
+    def _bound(self, lanes: list[Lane[Any]]) -> float:
         """Up to which clock every log's records are at hand."""
         until = min(float(lane.clocks[-1]) for lane in lanes)
         return math.floor(until / self._grain) * self._grain if self._whole else until
