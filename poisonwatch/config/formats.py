@@ -70,6 +70,10 @@ class NativeConfig(_FormatPart):
         return fields
 
 
+PLAIN = NativeConfig()
+"""How a log is written where nothing else is said."""
+
+
 class _RowsPart(_FormatPart):
     """Formats whose inputs and outputs are rows that the model's author shaped."""
 
