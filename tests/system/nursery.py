@@ -11,7 +11,8 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Fork an agent for every line of arguments, tell its number, and tell how it ended."""
-    import poisonwatch.agent  # noqa: PLC0415, F401 - what every child then has
-    import poisonwatch.assemble  # noqa: PLC0415, F401
-    import poisonwatch.server.thread  # noqa: PLC0415
-    from poisonwatch import cli  # noqa: PLC0415
+    # What every child then has; a test imports this module for another reason.
+    cli: Any = import_module("poisonwatch.cli")
+    for name in ("agent", "assemble", "server.thread"):
+        import_module(f"poisonwatch.{name}")
 
     for line in sys.stdin:
         child = os.fork()
