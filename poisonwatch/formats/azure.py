@@ -120,8 +120,9 @@ class Azure:
             "elsewhere": elsewhere,
         }
         key = msgspec.json.encode((family, said.source, said.key)).decode()
-        at = said.time if math.isnan(event.at) else event.at
-        pair = self._halves.add(key, Half(body, about), at, draft, response=response)
+        # Lines have no time of receipt, and inputs and outputs are in different files, read in any order: they wait
+        # for as long as there is room.
+        pair = self._halves.add(key, Half(body, about), event.at, draft, response=response)
         if pair is not None:
             self._paired(pair, draft)
 
