@@ -292,7 +292,7 @@ class Sign(StrEnum):
 
     `FEW_SOURCES`: without the few sources that claim the most errors there is no effect. `SLOW`: the effect was reached over days, not at once. `CONFINED`: it is the effect of one slice or one class alone.
     `UNFIT`: the reference's own error rate was wrong from the start. `BROKEN`: values fell out of their range or were
-    missing. `MOSTLY_LOST`: most of the lines did not enter a profile. `CLEAR`: the effect's lower bound is beyond the floor
+    missing. `MOSTLY_LOST`: most of the lines did not enter a profile. `LASTING`: the monitor has been blind for an hour. `CLEAR`: the effect's lower bound is beyond the floor
     at which a difference between versions needs no second mark. `UNWATCHED`: no surrogate could give a second mark.
     Of a trigger: `CONTRAST`: another version does not follow it, or the version is a later one; `CONFIRMED` by insertion; `AWAITED`: an
     endpoint is there to confirm it and has not yet; `REFUTED`: insertion did not reproduce what the log shows. `SATURATED`: more triggers than can be told apart.
@@ -304,6 +304,7 @@ class Sign(StrEnum):
     UNFIT = "unfit"
     BROKEN = "broken"
     MOSTLY_LOST = "mostly_lost"
+    LASTING = "lasting"
     CLEAR = "clear"
     UNWATCHED = "unwatched"
     CONTRAST = "contrast"

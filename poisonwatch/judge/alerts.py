@@ -11,6 +11,7 @@ from poisonwatch.profile.indicators import (
     CANARY_FLIPS,
     CANARY_INPUTS,
     CONFIDENCE_FALL,
+    COVERAGE,
     INPUTS,
     QUALITY,
     SLICE_CONFIDENCE,
@@ -35,6 +36,9 @@ RESOLVED_AT = math.log(0.01)
 
 EXPLAINED = frozenset([Cause.INPUT_DRIFT, Cause.DATA_QUALITY, Cause.REFERENCE_UNFIT, Cause.BLIND])
 """Causes that lie outside of the version."""
+
+UNSEEN = frozenset([QUALITY, COVERAGE])
+"""Groups that page because the monitor is blind; what else pages of the same version is another matter."""
 
 COUNTS_FROM = {
     INPUTS: PENDING_AT,
@@ -75,6 +79,7 @@ def step_alerts(
             alert.severity is Severity.PAGE
             and alert.state is AlertState.FIRING
             and alert.model_version == found.model_version
+            and (alert.group in UNSEEN) == (found.group in UNSEEN)
             for of, alert in opened.items()
             if of != name
         )
@@ -131,6 +136,11 @@ def _unexplained(alert: Alert) -> bool:
     return alert.severity is Severity.TICKET and alert.cause not in EXPLAINED
 
 
+def _lasts(before: Alert, cause: Cause) -> bool:
+    """Is the monitor still blind, of which there is a ticket?"""
+    return before.severity is Severity.TICKET and before.cause is cause is Cause.BLIND
+
+
 def _found_out(before: Alert, evidence: Evidence, cause: Cause) -> bool:
     """Is a pattern known as a trigger by now, or a trigger as confirmed? What was confirmed stays confirmed."""
     return cause is Cause.BACKDOOR and evidence.log_e >= FIRING_AT and Sign.CONFIRMED not in before.because
@@ -149,7 +159,9 @@ def _alert(
     """The alert as it is now. Where the version's page is open already (`paged`), another one would wake nobody better."""
     cause, severity, because, against = diagnose(evidence, marks)
     rises = severity is Severity.PAGE and evidence.log_e >= FIRING_AT and not paged
-    moves = before is not None and ((rises and _unexplained(before)) or _found_out(before, evidence, cause))
+    moves = before is not None and (
+        (rises and (_unexplained(before) or _lasts(before, cause))) or _found_out(before, evidence, cause)
+    )
     if before is not None and before.state is AlertState.FIRING and not moves:
         # The cause was established when it fired. What moves afterwards does not rewrite it, unless harm is seen of what
         # nothing explained, or a trigger becomes known, while the evidence is as strong: as it fades, so do the marks.

@@ -15,6 +15,7 @@ from poisonwatch.profile.indicators import (
     CANARY_FLIPS,
     CANARY_INPUTS,
     CONFIDENCE_FALL,
+    COVERAGE,
     ERRORS,
     FLIPS,
     GOLDEN,
@@ -44,7 +45,7 @@ SHARES = {
     CANARY_FLIPS: 0.02,
     CANARY_CONFIDENCE: 0.02,
     CANARY_INPUTS: 0.02,
-    SHADOW: 0.04,
+    SHADOW: 0.03,
     TRIGGERS: 0.15,
     GOLDEN: 0.02,
     GOLDEN_CHANGE: 0.01,
@@ -58,6 +59,7 @@ SHARES = {
     QUALITY: 0.03,
     REJECTED: 0.02,
     VOLUME: 0.01,
+    COVERAGE: 0.01,
 }
 """Part of a model's budget for each group of signals; they add up to one. What can page gets the larger parts."""
 

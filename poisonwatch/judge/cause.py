@@ -5,7 +5,8 @@ evidence. `RULES` is read from top to bottom; the first rule of the evidence's g
 
 Outputs that merely moved say nothing of harm: they are tickets. A page needs harm that was seen (labels), a comparison that
 neither inputs nor season explain (canary), a trigger that another version does not follow or that was confirmed by insertion, verified inputs that
-are answered wrongly (golden), or two independent marks that agree (the surrogate says other classes, and confidence fell). Labels prove nothing where few of their sources claim the errors. Where inputs moved as well, label-free marks prove nothing; where values are broken, the data are to
+are answered wrongly (golden), or two independent marks that agree (the surrogate says other classes, and confidence fell); or that the
+monitor has been blind for long. Labels prove nothing where few of their sources claim the errors. Where inputs moved as well, label-free marks prove nothing; where values are broken, the data are to
 blame and no version is.
 """
 
@@ -21,6 +22,7 @@ from poisonwatch.profile.indicators import (
     CANARY_FLIPS,
     CANARY_INPUTS,
     CONFIDENCE_FALL,
+    COVERAGE,
     ERRORS,
     FLIPS,
     GOLDEN,
@@ -130,8 +132,11 @@ RULES = (
     ),
     _ticket(INPUTS, Cause.INPUT_DRIFT),
     _ticket(VOLUME, Cause.INPUT_DRIFT),
+    _page(QUALITY, Cause.BLIND, Sign.MOSTLY_LOST, Sign.LASTING),
     _ticket(QUALITY, Cause.BLIND, Sign.MOSTLY_LOST),
     _ticket(QUALITY, Cause.DATA_QUALITY),
+    _page(COVERAGE, Cause.BLIND, Sign.LASTING),
+    _ticket(COVERAGE, Cause.BLIND),
 )
 
 PROOFS = frozenset([TRIGGERS, *BY_LABELS, CANARY_ERRORS, CANARY_CLASS, GOLDEN])
@@ -171,6 +176,12 @@ def summarise(evidence: Evidence, cause: Cause) -> str:
         return (
             f"{evidence.model}: the labels of '{first.indicator}' contradict the model in {seen} of {evidence.n}, those of "
             f"honest sources in {expected}{more}; {_MEANING[cause]}."
+        )
+    if evidence.group == COVERAGE:
+        of = f"{evidence.model} {evidence.model_version}" if evidence.model_version else evidence.model
+        return (
+            f"{of}: {seen} of {evidence.n} predictions that its server counted never reached the monitor ({expected} are "
+            "tolerated): what they were nobody knows. Look at the log's way here, and at what is rejected, late or refused."
         )
     counted = f"'{first.indicator}' holds for {seen} of {evidence.n} {asked}"
     if evidence.group in {GOLDEN, GOLDEN_CHANGE}:

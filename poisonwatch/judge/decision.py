@@ -82,7 +82,7 @@ def decide(
     if facts.triggered and (on := _harm(a for a in alerts.values() if a.cause is Cause.BACKDOOR)):
         told = f"A trigger that was found in another version works in {name}, too. {on[0].summary}"
         return decision(Action.HOLD, Reason.TRIGGER_UNCONFIRMED, on, told)
-    pending = [alert for alert in own if alert.severity is Severity.PAGE]
+    pending = [alert for alert in own if alert.severity is Severity.PAGE and alert.cause is not Cause.BLIND]
     if pending:
         return decision(
             Action.HOLD, Reason.EVIDENCE_PENDING, pending, f"Do not promote {name} yet. {pending[0].summary}"

@@ -9,9 +9,10 @@ import numpy as np
 from poisonwatch.detect.evidence import collect
 from poisonwatch.detect.kernel import Memory
 from poisonwatch.detect.shift import Shift
-from poisonwatch.monitor.signs import mostly_lost
+from poisonwatch.monitor.signs import Lasting, mostly_lost
 from poisonwatch.profile.indicators import QUALITY, REJECTED, VOLUME
 from poisonwatch.profile.volume import Volume
+from poisonwatch.types import Sign
 
 if TYPE_CHECKING:
     from poisonwatch.monitor.settings import Settings
@@ -52,7 +53,7 @@ class _OfVolume:
 class Lines:
     """Watches the share of lines that were rejected or late, and the volume; `evidence` is what it shows.
 
-    `usual` is the reference's volume, or None where it cannot tell.
+    `usual` is the reference's volume, or None where it cannot tell. `kept` and `lost` are all lines so far.
     """
 
     def __init__(self, model: str, baseline: Baseline, usual: UsualVolume | None, settings: Settings) -> None:
@@ -66,15 +67,25 @@ class Lines:
         self._shift = Shift(baseline, floor, {QUALITY: settings.shares[REJECTED]})
         self._memory = self._shift.begin()
         self._judged = -np.inf
+        self._blind = Lasting()
+        self._now = -np.inf
+        self.kept = 0
+        self.lost = 0
 
-    def judge(self, window: Window, kept: int) -> None:
-        """Take a closed window into account, `kept` predictions of which were counted."""
+    def judge(self, window: Window, kept: int, now: float = -np.inf) -> None:
+        """Take a closed window into account, `kept` predictions of which were counted; `now` is when it was, if later than it ended.
+
+        Where nothing can be read, the log's own time stands nearly still.
+        """
+        self.kept += kept
+        self.lost += window.lost
         counts = np.array([kept + window.lost, window.lost], np.int64)
         # Lines lost before any prediction were judged at the clock's time, which may be later than the log's.
         since = window.end - self._judged
         elapsed = since if self._settings.window <= since < np.inf else self._settings.window
         self._shift.step(self._memory, counts, elapsed / self._settings.period, window.start)
         self._judged = window.end
+        self._now = max(self._now, window.end, now)
         if self._volume is not None:
             self._volume.judge(window.start, kept)
         self.evidence = self._collect()
@@ -84,17 +95,29 @@ class Lines:
         texts = tuple(indicator.text for indicator in baseline.questions.indicators)
         found = collect(self._model, None, self._memory, self._shift.bets, texts, baseline.rate, self._shift.floor)
         of_volume = [] if self._volume is None else self._volume.evidence(self._model)
-        return [*(mostly_lost(evidence) for evidence in found), *of_volume]
+        signed = [mostly_lost(evidence) for evidence in found]
+        return [*(self._blind.of(e, self._now, blind=Sign.MOSTLY_LOST in e.signs) for e in signed), *of_volume]
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
         volume = None if self._volume is None else self._volume.state()
-        return {"memory": self._memory.state(), "judged": self._judged, "volume": volume}
+        return {
+            "memory": self._memory.state(),
+            "judged": self._judged,
+            "volume": volume,
+            "blind_since": self._blind.since,
+            "now": self._now,
+            "kept": self.kept,
+            "lost": self.lost,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
         self._memory = Memory(**state["memory"])
         self._judged = state["judged"]
+        self._blind.since = state["blind_since"]
+        self._now = state["now"]
+        self.kept, self.lost = state["kept"], state["lost"]
         if self._volume is not None and state["volume"] is not None:
             self._volume.restore(state["volume"])
         self.evidence = self._collect() if np.isfinite(self._judged) else []

@@ -18,6 +18,7 @@ from poisonwatch.detect.distance import FEWEST, distances
 from poisonwatch.detect.evidence import collect
 from poisonwatch.detect.kernel import Memory
 from poisonwatch.detect.shift import Shift
+from poisonwatch.monitor.coverage import Coverage
 from poisonwatch.monitor.golden import Golden
 from poisonwatch.monitor.labels import Labels
 from poisonwatch.monitor.lines import Lines
@@ -44,9 +45,10 @@ from poisonwatch.profile.words import tokens
 from poisonwatch.types import OTHER_VERSIONS, Evidence, Report, Sign, VersionFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from poisonwatch.mining.learned import Mining
+    from poisonwatch.monitor.coverage import Series
     from poisonwatch.monitor.golden import GoldenAnswers
     from poisonwatch.monitor.settings import Settings
     from poisonwatch.profile.baseline import Baseline
@@ -142,6 +144,7 @@ class Monitor:
         retrained = np.where(np.isin(group_of, RETRAINED), settings.retrain_floor, 0.0)
         self._later = Shift(baseline, floor + retrained, shares)
         self._lines = Lines(model, learned.lines, learned.volume, settings)
+        self.coverage = None if settings.served is None else Coverage(model, settings.served, settings)
         schema = learned.enrichment.schema
         self.labels = Labels(schema, learned.errors, learned.confusion, settings, judged=learned.with_labels)
         self._pairs = Pairs(baseline, learned.errors, settings)
@@ -176,6 +179,8 @@ class Monitor:
         words = tokens(batch.texts)
         batch = self._enrichment.apply(batch, self._sampler.take(batch.time), words)
         in_time = self._windows.in_time(batch.time)
+        if self.coverage is not None:
+            self.coverage.see(batch, in_time)
         self._shadows.add(batch, self.labels.wait(batch), in_time, self.labels.name_of)
         self.labels.hold(batch, in_time)
         self.triggers.take(batch, words, in_time)
@@ -193,7 +198,7 @@ class Monitor:
         """Judge what is open: nothing more comes for now. `now` is the time of what told none of its own."""
         self.triggers.flush()
         for window in self._windows.flush(now):
-            yield self._judge(window)
+            yield self._judge(window, now)
         if np.isfinite(self.labels.open_until):
             yield self._conclude_labels(self.labels.open_until)
 
@@ -208,6 +213,26 @@ class Monitor:
         if version is not None and self.golden is not None:
             self.golden.take(told, self._traffic.stable, version.share)
         return self._report(self.newest, ())
+
+    def served(self, now: float, series: Iterable[Series] | None) -> Iterator[Report]:
+        """Take up what the server says it served, None where it could not be asked; a report where that tells something.
+
+        `now` is the clock's: a log that is dead tells no time.
+        """
+        if self.coverage is None:
+            return
+        told = self.coverage.tells
+        if series is None:
+            self.coverage.fail(now)
+        else:
+            self.coverage.take(now, series)
+        if told or self.coverage.tells:
+            yield self._report(now, ())
+
+    @property
+    def lines(self) -> tuple[int, int]:
+        """Predictions that entered a profile, and lines that were rejected or late."""
+        return self._lines.kept, self._lines.lost
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -230,11 +255,12 @@ class Monitor:
 
     def evidence_on_log(self) -> list[Evidence]:
         """Evidence that concerns the model's log, its labels or its reference, and none of its versions."""
-        return [*self._lines.evidence, *self.labels.evidence_on_all(self.model)]
+        of_server = [] if self.coverage is None else self.coverage.evidence
+        return [*self._lines.evidence, *of_server, *self.labels.evidence_on_all(self.model)]
 
-    def _judge(self, window: Window) -> Report:
+    def _judge(self, window: Window, now: float = -np.inf) -> Report:
         profiles = self._capped(window)
-        self._lines.judge(window, sum(int(profile[0]) for profile in profiles.values()))
+        self._lines.judge(window, sum(int(profile[0]) for profile in profiles.values()), now)
         for name, profile in profiles.items():
             self._judge_version(name, profile, window)
         retired = tuple(self._traffic.note(window.end, {name: int(p[0]) for name, p in profiles.items()}))
@@ -370,6 +396,7 @@ class Monitor:
             "sampler": self._sampler.state(),
             "seen_versions": self._seen_versions,
             "lines": self._lines.state(),
+            "coverage": None if self.coverage is None else self.coverage.state(),
             "labels": self.labels.state(),
             "versions": {
                 name: {
@@ -400,6 +427,8 @@ class Monitor:
         self._sampler.restore(state["sampler"])
         self._seen_versions = state["seen_versions"]
         self._lines.restore(state["lines"])
+        if self.coverage is not None and state["coverage"] is not None:
+            self.coverage.restore(state["coverage"])
         self.labels.restore(state["labels"])
         self._versions = {
             name: _Version(

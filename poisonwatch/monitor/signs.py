@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -40,6 +41,9 @@ BROKEN_OF_FLIPPED = 0.05
 """Share of broken records from which they may be what is flipped and wrong."""
 
 MOSTLY = 0.5
+
+LASTS_SECONDS = 3600.0
+"""How long the monitor may be blind before it is worth waking somebody."""
 
 
 def moved(evidence: Iterable[Evidence], least: float = SUSPECTED) -> frozenset[str]:
@@ -89,6 +93,21 @@ def mostly_lost(evidence: Evidence) -> Evidence:
     """Evidence on lost lines, with the sign that they are most of the lines."""
     lost = any(subject.rate >= MOSTLY for subject in evidence.subjects)
     return _signed(evidence, Sign.MOSTLY_LOST) if lost else evidence
+
+
+@dataclass(slots=True)
+class Lasting:
+    """Since when the monitor is blind; infinite while it sees."""
+
+    since: float = math.inf
+
+    def of(self, evidence: Evidence, now: float, *, blind: bool = True) -> Evidence:
+        """The evidence as of `now`, with the sign that it has been there for long; `blind` says whether it can mean that at all."""
+        if blind and moved([evidence], FIRES):
+            self.since = min(self.since, now)
+        elif not blind or not moved([evidence]):
+            self.since = math.inf
+        return _signed(evidence, Sign.LASTING) if now - self.since >= LASTS_SECONDS else evidence
 
 
 def _slice(indicator: str) -> str:

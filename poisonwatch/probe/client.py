@@ -10,18 +10,14 @@ import msgspec
 
 from poisonwatch import __version__
 from poisonwatch.errors import ProbeError
-from poisonwatch.probe.http import Exchange
+from poisonwatch.probe.http import Exchange, authorization
 from poisonwatch.types import UNVERSIONED
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from poisonwatch.config.endpoint import EndpointConfig
 
 IN_A_URL = re.compile(r"(?!\.+$)[A-Za-z0-9._:@+~-]{1,128}")
 """Versions that may go into a URL. They come from the log, so nobody vouches for them: no slashes, no `..`."""
-
-LONGEST_TOKEN = 1 << 16
 
 
 class Client:
@@ -45,7 +41,7 @@ class Client:
             "Content-Type": "application/json",
             "Accept": "application/json",
             "User-Agent": f"poisonwatch/{__version__}",
-            **self._authorization(),
+            **authorization(self._config.bearer_token_file),
         }
         self._exchange = exchange = Exchange(self._config.timeout_seconds)
         if self._closed:
@@ -96,18 +92,3 @@ class Client:
         # In one pass: what is put in is not looked at again.
         values = {"{model}": quote(self._model, safe=""), "{model_version}": quote(model_version, safe="")}
         return re.sub(r"\{model(?:_version)?\}", lambda found: values[found[0]], url)
-
-    def _authorization(self) -> dict[str, str]:
-        path: Path | None = self._config.bearer_token_file
-        if path is None:
-            return {}
-        try:
-            with path.open("rb") as file:
-                token = file.read(LONGEST_TOKEN).strip()
-        except OSError as error:
-            msg = f"{path}: the token cannot be read ({error.strerror})"
-            raise ProbeError(msg) from None
-        if not re.fullmatch(rb"[!-~]+", token):
-            msg = f"{path}: a token is one line of printable ASCII characters"
-            raise ProbeError(msg)
-        return {"Authorization": f"Bearer {token.decode()}"}

@@ -1,4 +1,4 @@
-"""One POST over HTTP/1.1 with hard bounds: a total deadline, a largest answer, no redirects, no proxies.
+"""One GET or POST over HTTP/1.1 with hard bounds: a total deadline, a largest answer, no redirects, no proxies.
 
 The standard library suffices and no client package would do more here: none has a deadline for the whole exchange (httpx and
 requests bound each read, so that a server which sends a byte a second holds them for ever), and most must be told not to read
@@ -8,6 +8,7 @@ proxies from the environment. Resolving a host's name is the system's and has th
 from __future__ import annotations
 
 import io
+import re
 import socket
 import ssl
 import time
@@ -20,11 +21,17 @@ from poisonwatch.formats.records import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from _typeshed import WriteableBuffer
 
 LARGEST_ANSWER = 1 << 20
 """Bytes of an answer's body; a larger one is no answer."""
+
+LARGEST_PAGE = 1 << 25
+"""Bytes of a page of metrics: a server with very many models has tens of thousands of series."""
+
+LONGEST_TOKEN = 1 << 16
 
 READ_OF_AN_ERROR = 1000
 """Bytes that are read of the body of an error; the first words of it are told."""
@@ -82,10 +89,21 @@ class Exchange:
         Raises:
             ProbeError: when there is none with status 200, within the deadline and `LARGEST_ANSWER`.
         """
+        return self._ask("POST", url, body, headers, LARGEST_ANSWER)
+
+    def get(self, url: str, headers: Mapping[str, str]) -> bytes:
+        """The body of the answer to a GET.
+
+        Raises:
+            ProbeError: when there is none with status 200, within the deadline and `LARGEST_PAGE`.
+        """
+        return self._ask("GET", url, None, headers, LARGEST_PAGE)
+
+    def _ask(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], largest: int) -> bytes:
         parts = urlsplit(url)
         place = f"{parts.scheme}://{parts.netloc}{parts.path}"
         try:
-            return self._post(url, body, headers)
+            return self._answer(method, url, body, headers, largest)
         except TimeoutError:
             msg = f"{place} did not answer in time"
             raise ProbeError(msg) from None
@@ -97,13 +115,13 @@ class Exchange:
             if self._socket is not None:
                 self._socket.close()
 
-    def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    def _answer(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], largest: int) -> bytes:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         self._connect(host, port, tls=parts.scheme == "https")
         connection = _Connection(self, host, port, parts.scheme)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", target, body, {**headers, "Connection": "close"})
+        connection.request(method, target, body, {**headers, "Connection": "close"})
         with connection.getresponse() as response:
             place = f"{parts.scheme}://{parts.netloc}{parts.path}"
             if 300 <= response.status < 400:
@@ -113,9 +131,9 @@ class Exchange:
                 said = _told(response.read(READ_OF_AN_ERROR).decode("utf-8", "replace"), headers.get("Authorization"))
                 msg = f"{place} answered {response.status}: {said}"
                 raise ProbeError(msg)
-            answer = response.read(LARGEST_ANSWER + 1)
-            if len(answer) > LARGEST_ANSWER:
-                msg = f"{place} answered with more than {LARGEST_ANSWER:,} bytes"
+            answer = response.read(largest + 1)
+            if len(answer) > largest:
+                msg = f"{place} answered with more than {largest:,} bytes"
                 raise ProbeError(msg)
             if response.length:
                 msg = f"{place} ended before its answer did"
@@ -166,6 +184,26 @@ class Exchange:
             except OSError:
                 # It was not connected yet, or is closed already.
                 return
+
+
+def authorization(path: Path | None) -> dict[str, str]:
+    """The header with the token of a file, none where there is no file.
+
+    Raises:
+        ProbeError: when it cannot be read, or is no token.
+    """
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            token = file.read(LONGEST_TOKEN).strip()
+    except OSError as error:
+        msg = f"{path}: the token cannot be read ({error.strerror})"
+        raise ProbeError(msg) from None
+    if not re.fullmatch(rb"[!-~]+", token):
+        msg = f"{path}: a token is one line of printable ASCII characters"
+        raise ProbeError(msg)
+    return {"Authorization": f"Bearer {token.decode()}"}
 
 
 def _told(text: str, secret: str | None = None) -> str:

@@ -46,6 +46,7 @@ TRIGGERS = "triggers"
 GOLDEN, GOLDEN_CHANGE = "golden", "golden_change"
 VOLUME = "volume"
 REJECTED = "rejected"
+COVERAGE = "coverage"
 
 BY_LABELS = frozenset([ERRORS, SLICE_ERRORS, HARMFUL_FLIPS, SLICE_HARMFUL_FLIPS])
 """Groups whose evidence on one version rests on labels."""

@@ -93,11 +93,18 @@ CATALOGUE: dict[str, Described] = {
     "poisonwatch_reference_predictions": Described(G, "Predictions that the model's reference rests on.", ("model",)),
     "poisonwatch_reference_info": Described(G, "Identity of the model's reference.", ("model", "sha256")),
     "poisonwatch_predictions_late": Described(C, "Predictions that came after their window was judged; they are not in any profile.", ("model",)),
-    "poisonwatch_coverage_ratio": Described(G, "Share of the lines read that entered a profile.", ()),
+    "poisonwatch_coverage_ratio": Described(G, "Share of a model's predictions that entered a profile: of those its server counted lately, where it is asked; else of the lines read. Absent while unknown.", ("model",)),
+    "poisonwatch_served": Described(C, "What the server says it served, where it is asked, since it was first asked. Of all versions where it does not name them.", VERSION),
+    "poisonwatch_served_unseen": Described(C, "Of what was served, what no profile had when its delay was over.", VERSION),
+    "poisonwatch_served_up": Described(G, "Whether the server's own count could be read and used the last time. Absent where none is asked.", ("model",)),
+    "poisonwatch_served_learned": Described(G, "Whether it is known what share of the server's count is usual. Absent where none is asked.", ("model",)),
+    "poisonwatch_duplicates": Described(C, "Predictions that came again and were counted once.", ("model",)),
     "poisonwatch_lines": Described(C, "Lines read from a source.", ("source",)),
     "poisonwatch_records": Described(C, "Predictions accepted from a source.", ("source",)),
     "poisonwatch_feedback": Described(C, "Labels accepted from a source.", ("source",)),
     "poisonwatch_records_rejected": Described(C, "Lines rejected, by reason.", ("source", "reason")),
+    "poisonwatch_records_refused": Described(C, "What a source refused, or lost before it could be read, by reason.", ("source", "reason")),
+    "poisonwatch_source_waiting": Described(G, "Requests or responses that wait for their other half.", ("source",)),
     "poisonwatch_faults": Described(C, "Values that were wrong or unknown in records that were accepted all the same.", ("source", "reason")),
     "poisonwatch_source_found": Described(G, "Whether the source's file is there.", ("source",)),
     "poisonwatch_source_lag_bytes": Described(G, "Bytes of the source that were not read yet.", ("source",)),
@@ -151,10 +158,8 @@ def _add_agent(families: dict[str, Any], snapshot: Snapshot) -> None:
     _add(families, "poisonwatch_start_timestamp_seconds", (), snapshot.started)
     _add(families, "poisonwatch_checkpoint_timestamp_seconds", (), snapshot.checkpoint or 0.0)
     _add(families, "poisonwatch_checkpoint_failures", (), snapshot.checkpoint_failures)
-    late = sum(model.late for model in snapshot.models)
-    accepted = counters.predictions.total() + counters.feedback.total()
-    lines = accepted + counters.rejected.total()
-    _add(families, "poisonwatch_coverage_ratio", (), (accepted - late) / lines if lines else 1.0)
+    for model in snapshot.models:
+        _add(families, "poisonwatch_duplicates", (model.model,), counters.duplicates[model.model])
     for source in snapshot.sources:
         name = (source.name,)
         _add(families, "poisonwatch_lines", name, counters.lines[source.name])
@@ -162,12 +167,15 @@ def _add_agent(families: dict[str, Any], snapshot: Snapshot) -> None:
         _add(families, "poisonwatch_feedback", name, counters.feedback[source.name])
         _add(families, "poisonwatch_source_found", name, float(source.found))
         _add(families, "poisonwatch_source_lag_bytes", name, source.lag_bytes)
+        _add(families, "poisonwatch_source_waiting", name, counters.waiting[source.name])
         newest = source.newest if math.isfinite(source.newest) else 0.0
         _add(families, "poisonwatch_source_last_record_timestamp_seconds", name, newest)
         reasons = dict.fromkeys((*REASONS, *(reason for of, reason in counters.rejected if of == source.name)))
         for reason in reasons:
             count = counters.rejected[source.name, reason]
             _add(families, "poisonwatch_records_rejected", (source.name, reason), count)
+    for (of, reason), count in counters.refused.items():
+        _add(families, "poisonwatch_records_refused", (of, reason), count)
     for (of, reason), count in counters.faults.items():
         _add(families, "poisonwatch_faults", (of, reason), count)
 
@@ -176,6 +184,7 @@ def _add_model(families: dict[str, Any], model: ModelSnapshot) -> None:
     _add(families, "poisonwatch_reference_predictions", (model.model,), model.reference_predictions)
     _add(families, "poisonwatch_reference_info", (model.model, model.reference), 1)
     _add(families, "poisonwatch_predictions_late", (model.model,), model.late)
+    _add_coverage(families, model)
     _add_feedback(families, model)
     _add_mining(families, model)
     for decision in model.decisions:
@@ -188,13 +197,28 @@ def _add_model(families: dict[str, Any], model: ModelSnapshot) -> None:
     for name, view in model.versions.items():
         _add_version(families, model, name, view)
     for evidence in model.lines:
-        _add_evidence(families, (model.model, ""), evidence.group, evidence.log_e, evidence.effect)
+        _add_evidence(families, (model.model, evidence.model_version or ""), evidence.group, evidence.log_e, evidence.effect)
     for name in (*model.versions, ""):
         mine = [alert for alert in model.alerts if (alert.model_version or "") == name]
         for severity in Severity:
             for state in (AlertState.PENDING, AlertState.FIRING):
                 count = sum(alert.severity is severity and alert.state is state for alert in mine)
                 _add(families, "poisonwatch_alerts", (model.model, name, severity.value, state.value), count)
+
+
+def _add_coverage(families: dict[str, Any], model: ModelSnapshot) -> None:
+    name, of = (model.model,), model.coverage
+    if of is None:
+        entered, lost = model.read
+        _add(families, "poisonwatch_coverage_ratio", name, entered / (entered + lost) if entered + lost else 1.0)
+        return
+    if of.usable and of.ratio is not None:
+        _add(families, "poisonwatch_coverage_ratio", name, of.ratio)
+    _add(families, "poisonwatch_served_up", name, float(of.usable))
+    _add(families, "poisonwatch_served_learned", name, float(of.ready))
+    for version, counted in of.versions.items():
+        _add(families, "poisonwatch_served", (model.model, version), counted.served)
+        _add(families, "poisonwatch_served_unseen", (model.model, version), counted.missing)
 
 
 def _add_feedback(families: dict[str, Any], model: ModelSnapshot) -> None:

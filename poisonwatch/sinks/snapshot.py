@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from poisonwatch.monitor.accused import FeedbackView
+    from poisonwatch.monitor.coverage import CoverageView
     from poisonwatch.monitor.machine import VersionView
     from poisonwatch.profile.indicators import Questions
     from poisonwatch.types import Alert, Decision, Evidence, Trigger
@@ -89,7 +90,11 @@ class MiningSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """What stands of one model; `triggers` are the open ones."""
+    """What stands of one model; `triggers` are the open ones.
+
+    `coverage` is what the server's own count says, None where none is configured; `read` is how many predictions entered a
+    profile, and how many lines did not.
+    """
 
     model: str
     reference: str
@@ -107,6 +112,8 @@ class ModelSnapshot:
     displacement: float
     triggers: tuple[Trigger, ...] = ()
     mining: MiningSnapshot = field(default_factory=MiningSnapshot)
+    coverage: CoverageView | None = None
+    read: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
