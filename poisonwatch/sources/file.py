@@ -8,20 +8,26 @@ its contents, so that copies and compressed files are read on where the original
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+import structlog
 
 from poisonwatch.formats.events import Block
 from poisonwatch.sources.contents import BrokenFileError, Contents
 from poisonwatch.sources.folders import SCAN_SECONDS, Entry, Folders, entry_of
-from poisonwatch.sources.identity import HEAD, TAIL, Mark, digest
+from poisonwatch.sources.ledger import Key, LaterError, Ledger
 from poisonwatch.sources.reading import Reading
 from poisonwatch.sources.rotation import age
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from poisonwatch.sources.identity import Mark
+    from poisonwatch.sources.ledger import Kin
+
+log = structlog.get_logger()
 
 READ_SIZE = 1 << 20
 """Bytes that are read in one go."""
@@ -35,16 +41,12 @@ PATIENCE = 2.0
 UNFINISHED_SECONDS = 30.0
 """How long a compressed file that breaks off is taken to be still written."""
 
-MOST_GONE = 32
-"""Files no longer there whose marks are kept: a copy of one may turn up."""
-
-Key = tuple[int, int]
-
 
 class FollowedFile:
     """The complete lines of a log; of the last line of a rotated file also without newline.
 
-    At the very first start (no `resume`) what was rotated before is not read, but for what `wanted` says.
+    At the very first start (no `resume`) what was rotated before is not read, but for what `wanted` says. `kin` gives what
+    other streams know of a file; `clock` tells seconds.
     """
 
     def __init__(
@@ -56,26 +58,28 @@ class FollowedFile:
         folders: Folders | None = None,
         clock: Callable[[], float] = time.monotonic,
         wanted: Callable[[Path], bool] = lambda _: False,
+        kin: Callable[[Contents], Iterable[Kin]] = lambda _: (),
     ) -> None:
         self.path = path
         self.name = name or str(path)
         self.found = False
-        self.problems: dict[str, str] = {}
+        self.lost: Counter[str] = Counter()
         self.read_size = READ_SIZE
         self.quiet_since = clock()
+        self.last_after: float | None = None
+        """Seconds without news after which the last line of the file at the path is complete without its newline."""
         self._longest = longest
         self._clock = clock
         self._folders = folders or Folders(clock)
         self._wanted = wanted
-        self._marks: dict[Key, Mark] = {}
-        self._gone: list[Mark] = []
+        self._ledger = Ledger(kin)
         self._readings: dict[Key, Reading] = {}
         self._current: Reading | None = None
         self._candidate: Contents | None = None  # a compressed file on the way to a place
+        self._problems: dict[str, str] = {}
         self._begun = False
-        self._looked = -1.0
+        self._looked: float | None = None
         self._changed = True  # a listing of a second ago will not do
-        self._there: dict[Key, Entry] = {}
         self._ended: tuple[float, int] | None = None  # when the end of a rotated file was met, and where
         self._waiting: dict[Key, int] = {}  # bytes of files that were not opened yet
 
@@ -92,12 +96,12 @@ class FollowedFile:
                 lines = reading.lines(self.read_size)
                 if lines is None:
                     lines = self._at_end(reading)
+                else:
+                    self._ended, self.quiet_since = None, self._clock()
             except OSError as error:
                 self._fail(reading, error)
                 return None
             if lines:
-                self._ended = None
-                self.quiet_since = self._clock()
                 return Block(lines, origin=reading.contents.origin)
             if lines is None:
                 return None
@@ -109,28 +113,28 @@ class FollowedFile:
         return waiting + sum(reading.unread for reading in self._readings.values())
 
     def position(self) -> dict[str, Any]:
-        """How far every file was read."""
+        """How far every file was read, and which one is being read: its inode, and where it was found."""
         self._begin()
-        current = self._current.mark if self._current is not None else None
-        return {
-            "origin": self._current.contents.origin if self._current is not None else "",
-            "marks": msgspec.to_builtins(list(self._marks.values())),
-            "gone": msgspec.to_builtins(self._gone),
-            "current": next((number for number, mark in enumerate(self._marks.values()) if mark is current), None),
-        }
+        current = None
+        if self._current is not None:
+            contents = self._current.contents
+            current = [contents.device, contents.inode, contents.origin]
+        return {"current": current, **self._ledger.state()}
 
     def resume(self, position: dict[str, Any]) -> list[str]:
         """Go on after a saved position; says so when the file that was being read is nowhere to be found."""
-        marks = msgspec.convert(position["marks"], list[Mark])
-        self._gone = msgspec.convert(position["gone"], list[Mark])
-        self._marks = {(mark.device, mark.inode): mark for mark in marks}
+        self._ledger.restore(position)
         self._begun = True
-        current = marks[position["current"]] if position["current"] is not None else None
-        if current is None or current.offset == 0 or self._take_up(current, position["origin"]):
+        if position["current"] is None:
             return []
+        device, inode, origin = position["current"]
+        mark = self._ledger.marks.get((device, inode))
+        if mark is None or not mark.offset or self._take_up(mark, Path(origin)):
+            return []
+        self.lost["file_gone"] += 1
         return [
-            f"{self.path}: the file that was read up to byte {current.offset} is gone, and what may have been written to it"
-            " since is lost: keep rotated files for as long as the agent may be down"
+            f"{self.path}: the file that was read up to byte {mark.offset} is gone, and what may have been written to it "
+            f"since is lost: keep rotated files for as long as the agent may be down"
         ]
 
     def close(self) -> None:
@@ -140,6 +144,32 @@ class FollowedFile:
         self._readings.clear()
         self._current = None
         self._drop_candidate()
+
+    @property
+    def idle(self) -> bool:
+        """Is all that was there given? Only then it may rest."""
+        return self._begun and self._candidate is None and not self.lag()
+
+    @property
+    def problem(self) -> bool:
+        """Is there a file that cannot be read?"""
+        return bool(self._problems)
+
+    def rest(self) -> dict[str, Any]:
+        """Let go of all files, which were read to their ends: the position says so."""
+        for reading in list(self._readings.values()):
+            self._settle(reading)
+        return self.position()
+
+    def marks(self) -> Iterator[tuple[Mark, Path | None, bool]]:
+        """Marks of all files, their paths where they are open, and whether they are."""
+        for key, mark in self._ledger.marks.items():
+            reading = self._readings.get(key)
+            yield mark, None if reading is None else reading.contents.path, reading is not None
+
+    def take(self, marks: Iterable[Mark]) -> None:
+        """Take over the marks of files that are found to belong to this log."""
+        self._ledger.take(marks)
 
     # What is there
 
@@ -153,16 +183,13 @@ class FollowedFile:
             entry = entry_of(path)
             if entry is None or self._wanted(path) or (here is not None and entry.key == here.key):
                 continue
-            mark = Mark(device=entry.device, inode=entry.inode)
             try:
                 contents = Contents(path)
             except OSError:
-                pass
+                self._ledger.ignore(entry, None)
             else:
-                mark = _at_the_end_of(contents)
+                self._ledger.ignore(entry, contents)
                 contents.close()
-            mark.ignored, mark.size, mark.written = True, entry.size, entry.written
-            self._marks[entry.key] = mark
 
     def _look(self) -> tuple[Entry | None, list[Entry]]:
         """The file at the path, and all others of the log, the oldest first."""
@@ -170,77 +197,50 @@ class FollowedFile:
         here = entry_of(self.path)
         paths = self._folders.siblings(self.path, fresh=self._changed)
         self._changed = False
+        self.found = here is not None and str(self.path) not in self._problems
         if paths is None:
-            self.found = False
             return here, []
-        self.found = here is not None and str(self.path) not in self.problems
-        others = {} if here is None else {here.key: here}
+        there = {} if here is None else {here.key: here}
         for path in paths:
             entry = entry_of(path)
             if entry is not None:
-                others.setdefault(entry.key, entry)
+                there.setdefault(entry.key, entry)
         for key, reading in self._readings.items():
-            if key not in others:  # it has no name any more, or one that tells nothing
+            if key not in there:  # it has no name any more, or one that tells nothing
                 status = reading.contents.status
-                others[key] = Entry(reading.contents.path, *key, status.st_size, status.st_mtime_ns)
-        self._prune(set(others))
-        self._there = dict(others)
+                there[key] = Entry(reading.contents.path, *key, status.st_size, status.st_mtime_ns)
+        self._ledger.met(dict(there), {key: reading.contents for key, reading in self._readings.items()})
         if here is not None:
-            others.pop(here.key)
-        log = self.path.name
-        return here, sorted(others.values(), key=lambda entry: (entry.written, age(log, entry.path.name)))
-
-    def _prune(self, there: set[Key]) -> None:
-        """Marks of files that are gone are kept for a while, without their inode."""
-        for key in [key for key in self._marks if key not in there]:
-            mark = self._marks[key]
-            same = next((k for k in there if k[1] == key[1] and k not in self._marks and mark.size >= 0), None)
-            if same is not None:
-                # The device has another number since the system was started again; what the file holds is checked.
-                self._marks[same] = msgspec.structs.replace(self._marks.pop(key), device=same[0])
-            else:
-                self._detach(key)
-
-    def _detach(self, key: Key) -> None:
-        mark = self._marks.pop(key)
-        if mark.offset and mark.head:
-            self._gone = [*self._gone, mark.moved(-1, -1)][-MOST_GONE:]
+            there.pop(here.key)
+        name = self.path.name
+        return here, sorted(there.values(), key=lambda entry: (entry.written, age(name, entry.path.name)))
 
     def _choose(self) -> bool:
         """Turn to the oldest file that is behind, or to the one at the path; False when there is none now."""
-        if self._looked >= 0 and not self._readings and self._candidate is None and self._early():
-            here = entry_of(self.path)
-            if here is None or str(self.path) in self.problems:
-                return False
+        if self._nothing_to_see():
+            return False
         before, (here, others) = self._current, self._look()
         self._current = None
-        self._waiting = {}
-        for entry in (*others, here):
-            if entry is None or self._settled(entry):
-                continue
-            self._waiting[entry.key] = entry.size
-        for entry in (*others, here):
-            if entry is None or entry.key not in self._waiting:
-                continue
-            at_path = entry is here
+        behind = [entry for entry in (*others, here) if entry is not None and not self._ledger.done(entry)]
+        self._waiting = {entry.key: entry.size for entry in behind}
+        for entry in behind:
             try:
-                reading = self._opened(entry, here, at_path=at_path)
-            except _LaterError:
+                reading = self._opened(entry, here)
+            except LaterError:
                 self._changed = True
                 return False
             except OSError as error:
                 self._problem(entry.path, error)
                 if isinstance(error, BrokenFileError):
-                    self._marks[entry.key] = Mark(
-                        device=entry.device, inode=entry.inode, ignored=True, size=entry.size, written=entry.written
-                    )
+                    self._ledger.ignore(entry, None)
                 continue
             self._waiting.pop(entry.key)
             if reading is None:
                 continue
-            self.problems.pop(str(entry.path), None)
-            if at_path or reading.unread or (reading.contents.compressed and not reading.contents.ended):
+            self._problems.pop(str(entry.path), None)
+            if entry is here or reading.unread or not (reading.contents.ended or not reading.contents.compressed):
                 self._current, self._ended = reading, None
+                self.found = self.found or entry is here
                 return True
             if here is not None or reading is not before:
                 self._settle(reading)
@@ -248,26 +248,25 @@ class FollowedFile:
             self._current = before  # removed or renamed: its writer may still have it
         return False
 
+    def _nothing_to_see(self) -> bool:
+        """Was all looked at a moment ago, and is there still no file with something in it at the path?"""
+        if self._readings or self._candidate is not None or not self._early():
+            return False
+        here = entry_of(self.path)
+        return here is None or not here.size or bool(self._problems) or self._ledger.done(here)
+
     def _early(self) -> bool:
-        return 0 <= self._clock() - self._looked < SCAN_SECONDS
+        return self._looked is not None and 0 <= self._clock() - self._looked < SCAN_SECONDS
 
-    def _settled(self, entry: Entry) -> bool:
-        mark = self._marks.get(entry.key)
-        return mark is not None and (mark.size, mark.written) == (entry.size, entry.written)
-
-    # Which file is which
-
-    def _opened(self, entry: Entry, here: Entry | None, *, at_path: bool) -> Reading | None:
+    def _opened(self, entry: Entry, here: Entry | None) -> Reading | None:
         """A file from where it was left; None when there is nothing in it that has to be read."""
         known = self._readings.get(entry.key)
+        if known is None and not entry.size:
+            return None
         contents = known.contents if known is not None else self._contents(entry)
         try:
-            own = known.mark if known is not None else self._own(entry, contents, at_path=at_path)
-            if known is None and not at_path and here is not None and self._copied(contents, entry, here):
-                mark = None  # what the file at the path says, too: it is read there
-            else:
-                mark = self._reached(entry, contents, own, at_path=at_path)
-        except _LaterError:
+            mark = self._ledger.identify(entry, contents, here)
+        except LaterError:
             if self._candidate is not contents:
                 self._drop_candidate()
                 self._candidate = contents
@@ -275,54 +274,15 @@ class FollowedFile:
         except OSError:
             self._drop(contents)
             raise
-        if mark is None or mark.ignored:
-            self._drop(contents)
-            return None
         if known is not None and known.mark is mark:
             return known
+        if mark is None:
+            self._drop(contents)
+            return None
         if self._candidate is contents:
             self._candidate = None
         reading = self._readings[entry.key] = Reading(contents, mark, self._longest)
         return reading
-
-    def _reached(self, entry: Entry, contents: Contents, own: Mark | None, *, at_path: bool) -> Mark:
-        """How far this file was read, also as another one that it is a copy of."""
-        mark = own or Mark(device=entry.device, inode=entry.inode)
-        for other in sorted((*self._marks.values(), *self._gone), key=lambda other: other.offset):
-            if other is own or other.offset <= mark.offset or not other.head:
-                continue
-            if mark.ignored or (other.ignored and (at_path or own is not None)):
-                continue
-            held = other.holds(contents)
-            if held is None:
-                raise _LaterError
-            if held:
-                mark = other.moved(entry.device, entry.inode)
-        if own is None and mark.offset == 0 and not at_path and self._shorter_copy(contents):
-            mark = _at_the_end_of(contents)
-        if mark.ignored:
-            mark.size, mark.written = entry.size, entry.written
-        self._marks[entry.key] = mark
-        return mark
-
-    def _own(self, entry: Entry, contents: Contents, *, at_path: bool) -> Mark | None:
-        """The mark of this inode, if the file still is what the mark says."""
-        mark = self._marks.get(entry.key)
-        if mark is None:
-            return None
-        if mark.ignored and at_path:
-            del self._marks[entry.key]
-            return None
-        if mark.ignored and (contents.compressed or not mark.head):
-            held: bool | None = bool(mark.head) and mark.begins(contents)
-        else:
-            held = mark.holds(contents)
-        if held is None:
-            raise _LaterError
-        if held:
-            return mark
-        self._detach(entry.key)
-        return None
 
     def _contents(self, entry: Entry) -> Contents:
         """The open file of an entry, which may have another name by now: then later."""
@@ -332,48 +292,16 @@ class FollowedFile:
         try:
             contents = Contents(entry.path)
         except FileNotFoundError:
-            raise _LaterError from None
+            raise LaterError from None
         if (contents.device, contents.inode) != entry.key:
             contents.close()
-            raise _LaterError
+            raise LaterError
         return contents
 
-    def _copied(self, contents: Contents, entry: Entry, here: Entry) -> bool:
-        """Is this file a copy, finished or not, of the one at the path?"""
-        if contents.compressed or not self._within(contents, here):
-            return False
-        mark = self._marks.get(here.key)
-        if mark is not None and mark.offset >= contents.length:
-            self._marks[entry.key] = copy = _at_the_end_of(contents)
-            copy.size, copy.written = entry.size, entry.written
-        return True
-
-    def _shorter_copy(self, contents: Contents) -> bool:
-        """Is this file the beginning of one that was read further than that?"""
-        if contents.compressed and not (contents.ended and contents.complete):
-            return False
-        return any(
-            mark.offset > contents.length and key in self._there and self._within(contents, self._there[key])
-            for key, mark in self._marks.items()
-        )
-
-    def _within(self, contents: Contents, entry: Entry) -> bool:
-        """Does the file of an entry begin with all that these contents are?"""
-        known = self._readings.get(entry.key)
-        try:
-            other = known.contents if known is not None else Contents(entry.path)
-        except OSError:
-            return False
-        try:
-            return _begins_with(other, contents)
-        finally:
-            if known is None:
-                other.close()
-
-    def _take_up(self, mark: Mark, origin: str) -> bool:
+    def _take_up(self, mark: Mark, origin: Path) -> bool:
         """Find the file that was being read, whatever it is called now."""
-        paths = [self.path, *(self._folders.siblings(self.path, fresh=True) or ()), Path(origin)]
-        paths += self._folders.with_inode(self.path.parent, mark.inode)
+        paths = [self.path, *(self._folders.siblings(self.path, fresh=True) or ()), origin]
+        paths += self._folders.with_inode(origin.parent, mark.inode)
         for path in paths:
             try:
                 contents = Contents(path)
@@ -396,17 +324,19 @@ class FollowedFile:
         key = (reading.contents.device, reading.contents.inode)
         if not reading.same():
             # Truncated, or written anew: what was not given may be in a copy.
-            self._detach(key)
+            self._ledger.detach(key)
             self._let_go(reading)
             return b""
         if reading.contents.compressed:
             return self._at_end_of_compressed(reading)
         here = entry_of(self.path)
+        now = self._clock()
         if here is None or here.key == key:
+            if self.last_after is not None and reading.partial and now - self.quiet_since >= self.last_after:
+                return reading.last()
             if self._early():
                 return None
             return b"" if self._choose() and self._current is not reading else None
-        now = self._clock()
         if self._ended is None or self._ended[1] != reading.contents.length:
             self._ended = (now, reading.contents.length)
             return None
@@ -426,24 +356,23 @@ class FollowedFile:
                 self._ended = (now, contents.status.st_size)
             if 0 <= now - self._ended[0] < UNFINISHED_SECONDS:
                 return None
-            self._problem(contents.path, OSError(0, "breaks off: what was compressed is not whole"))
+            self._problem(contents.path, BrokenFileError(0, "breaks off: what was compressed is not whole"))
         last = reading.last()
         self._settle(reading)
         return last
 
     def _goes_on(self, reading: Reading, here: Entry) -> bool:
         """Does the file that has taken the place begin with all that this one has? Then it is a longer copy."""
+        partial = reading.partial
+        if not partial:
+            return False
         try:
             contents = Contents(here.path)
         except OSError:
             return False
         try:
-            partial = reading.partial
-            return (
-                bool(partial)
-                and bool(reading.mark.holds(contents))
-                and contents.read(reading.mark.offset, len(partial)) == partial
-            )
+            mark = reading.mark
+            return bool(mark.holds(contents)) and contents.read(mark.offset, len(partial)) == partial
         finally:
             contents.close()
 
@@ -458,7 +387,8 @@ class FollowedFile:
         self._changed = True
         reading.contents.close()
         self._readings = {key: other for key, other in self._readings.items() if other is not reading}
-        self._current = self._ended = None
+        if self._current is reading:
+            self._current = self._ended = None
 
     def _fail(self, reading: Reading, error: OSError) -> None:
         self._problem(reading.contents.path, error)
@@ -468,9 +398,14 @@ class FollowedFile:
             self._let_go(reading)
 
     def _problem(self, path: Path, error: OSError) -> None:
-        self.problems[str(path)] = error.strerror or str(error)
+        """Count and say once that a file cannot be read; it is tried again."""
+        problem = error.strerror or str(error)
         if path == self.path:
             self.found = False
+        if self._problems.get(str(path)) != problem:
+            self._problems[str(path)] = problem
+            self.lost["file_broken" if isinstance(error, BrokenFileError) else "file_unreadable"] += 1
+            log.warning("file_unreadable", path=str(path), problem=problem, remedy="let the agent's user read it")
 
     def _drop(self, contents: Contents) -> None:
         """Close a file that nobody reads."""
@@ -483,30 +418,3 @@ class FollowedFile:
         if self._candidate is not None:
             self._candidate.close()
             self._candidate = None
-
-
-class _LaterError(Exception):
-    """Which file it is will be known at a later look."""
-
-
-def _at_the_end_of(contents: Contents) -> Mark:
-    """A mark after all that a file has; a compressed one is not decompressed for it."""
-    mark = Mark(device=contents.device, inode=contents.inode)
-    head = contents.read(0, HEAD)
-    mark.head, mark.head_digest = len(head), digest(head)
-    if not contents.compressed or (contents.ended and contents.length > 0):
-        mark.offset = contents.length
-        tail = contents.read(max(0, mark.offset - TAIL), TAIL)
-        mark.tail, mark.tail_digest = len(tail), digest(tail)
-    return mark
-
-
-def _begins_with(longer: Contents, shorter: Contents) -> bool:
-    """Are the first bytes of one all that the other has? Both ends of these are compared."""
-    length = shorter.length
-    if not length or longer.length < length or longer.compressed:
-        return False
-    tail = max(0, length - TAIL)
-    return longer.read(0, HEAD)[:length] == shorter.read(0, HEAD)[:length] and longer.read(
-        tail, length - tail
-    ) == shorter.read(tail, length - tail)

@@ -1,0 +1,262 @@
+"""How far the files of one log were read, whatever has become of them."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from poisonwatch.sources.contents import Contents
+from poisonwatch.sources.identity import HEAD, TAIL, Mark, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from poisonwatch.sources.folders import Entry
+
+MOST_GONE = 32
+"""Files no longer there whose marks are kept: a copy of one may turn up."""
+
+Key = tuple[int, int]
+
+
+class LaterError(Exception):
+    """Which file it is will be known at a later look."""
+
+
+class Kin(NamedTuple):
+    """A file of another stream that begins like one of this: its mark, its path where that is known, and is it open?"""
+
+    mark: Mark
+    path: Path | None
+    open: bool
+
+
+class Ledger:
+    """The marks of a log's files by device and inode, and those of files that are gone.
+
+    `kin` gives what other streams know of files that begin like the one that is asked for.
+    """
+
+    def __init__(self, kin: Callable[[Contents], Iterable[Kin]] = lambda _: ()) -> None:
+        self.marks: dict[Key, Mark] = {}
+        self.gone: list[Mark] = []
+        self._kin = kin
+        self._there: Mapping[Key, Entry] = {}
+        self._open: Mapping[Key, Contents] = {}
+        self._copies: dict[Key, int] = {}  # bytes of copies at the last look: they may be still written
+
+    def state(self) -> dict[str, Any]:
+        """All marks, as JSON values."""
+        return {
+            "marks": msgspec.to_builtins(list(self.marks.values())),
+            "gone": msgspec.to_builtins(self.gone),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up saved marks."""
+        self.gone = msgspec.convert(state["gone"], list[Mark])
+        self.take(msgspec.convert(state["marks"], list[Mark]))
+
+    def take(self, marks: Iterable[Mark]) -> None:
+        """Marks of further files of this log."""
+        for mark in marks:
+            self.marks.setdefault((mark.device, mark.inode), mark)
+
+    def ignore(self, entry: Entry, contents: Contents | None) -> None:
+        """This file is not to be read."""
+        mark = Mark(device=entry.device, inode=entry.inode) if contents is None else end_of(contents)
+        mark.ignored, mark.size, mark.written = True, entry.size, entry.written
+        self.marks[entry.key] = mark
+
+    def met(self, there: Mapping[Key, Entry], opened: Mapping[Key, Contents]) -> None:
+        """These files are there, and these are open: marks of others are kept for a while, without their inode."""
+        self._there, self._open = there, opened
+        self._copies = {key: size for key, size in self._copies.items() if key in there}
+        for key in [key for key in self.marks if key not in there]:
+            mark = self.marks[key]
+            # The device may have another number since the system was started again.
+            same = (entry for entry in there.values() if entry.inode == key[1] and entry.key not in self.marks)
+            entry = next(same, None)
+            if entry is not None and (mark.size, mark.written) == (entry.size, entry.written):
+                self.marks[entry.key] = msgspec.structs.replace(self.marks.pop(key), device=entry.device)
+            else:
+                self.detach(key)
+
+    def detach(self, key: Key) -> None:
+        """The file with this inode is not what its mark says."""
+        mark = self.marks.pop(key)
+        if mark.offset and mark.head:
+            self.gone = [*self.gone, mark.moved(-1, -1)][-MOST_GONE:]
+
+    def done(self, entry: Entry) -> bool:
+        """Was it read, and not changed since?"""
+        mark = self.marks.get(entry.key)
+        return mark is not None and (mark.size, mark.written) == (entry.size, entry.written)
+
+    def identify(self, entry: Entry, contents: Contents, here: Entry | None) -> Mark | None:
+        """How far a file was read, maybe under another name; None when it need not be read, or is read elsewhere.
+
+        Raises:
+            LaterError: when that takes longer: call again with the same contents.
+            OSError: when it cannot be read.
+        """
+        at_path = here is not None and entry.key == here.key
+        own = self._own(entry, contents, at_path=at_path)
+        if own is not None and own.ignored:
+            own.size, own.written = entry.size, entry.written
+            return None
+        is_open = entry.key in self._open
+        if not is_open and not at_path and here is not None and self._copy_of(contents, entry, here):
+            return None  # what the file at the path says, too: it is read there
+        elsewhere: list[Mark] = []
+        if not is_open and (own is None or own.offset == 0):
+            for kin in self._kin(contents):
+                if self._read_there(entry, contents, kin):
+                    return None
+                elsewhere.append(kin.mark)
+        mark = self._furthest(entry, contents, own, elsewhere, at_path=at_path)
+        if own is None and mark.offset == 0 and not at_path and self._beginning_of_another(contents):
+            mark = end_of(contents)
+        if mark.ignored:
+            mark.size, mark.written = entry.size, entry.written
+        self.marks[entry.key] = mark
+        return None if mark.ignored else mark
+
+    def _own(self, entry: Entry, contents: Contents, *, at_path: bool) -> Mark | None:
+        """The mark of this inode, if the file still is what the mark says."""
+        mark = self.marks.get(entry.key)
+        if mark is None:
+            return None
+        if mark.ignored and at_path:
+            del self.marks[entry.key]
+            return None
+        if entry.key in self._open:
+            return mark
+        held: bool | None
+        if mark.ignored and (contents.compressed or not mark.head):
+            held = bool(mark.head) and mark.begins(contents)
+        else:
+            held = mark.holds(contents)
+        if held is None:
+            raise LaterError
+        if held:
+            return mark
+        self.detach(entry.key)
+        return None
+
+    def _furthest(
+        self, entry: Entry, contents: Contents, own: Mark | None, elsewhere: list[Mark], *, at_path: bool
+    ) -> Mark:
+        """The mark of this file, or that of one with the same contents that was read further."""
+        mark = own or Mark(device=entry.device, inode=entry.inode)
+        for other in sorted((*self.marks.values(), *self.gone, *elsewhere), key=lambda other: other.offset):
+            if other.offset <= mark.offset or not other.head or mark.ignored:
+                continue
+            if other.ignored and (at_path or own is not None):
+                continue
+            held = other.holds(contents)
+            if held is None:
+                raise LaterError
+            if held:
+                mark = other.moved(entry.device, entry.inode)
+        return mark
+
+    def _copy_of(self, contents: Contents, entry: Entry, other: Entry) -> bool:
+        """Is this file a copy, finished or not, of another? Then it is done with once the other was read so far."""
+        if contents.compressed or not self._within(contents, other):
+            return False
+        mark = self.marks.get(other.key)
+        if mark is not None and mark.offset >= contents.length:
+            self.marks[entry.key] = end_of(contents, entry)
+        return True
+
+    def _beginning_of_another(self, contents: Contents) -> bool:
+        """Is this file the beginning of one that was read further than that?"""
+        if contents.compressed and not (contents.ended and contents.complete):
+            return False
+        return any(
+            mark.offset > contents.length and key in self._there and self._within(contents, self._there[key])
+            for key, mark in self.marks.items()
+        )
+
+    def _within(self, contents: Contents, entry: Entry) -> bool:
+        """Does the file of an entry begin with all that these contents are?"""
+        known = self._open.get(entry.key)
+        if known is not None:
+            return begins_with(known, contents)
+        with _opened(entry.path) as other:
+            return other is not None and begins_with(other, contents)
+
+    def _read_there(self, entry: Entry, contents: Contents, kin: Kin) -> bool:
+        """Does another stream read this file, or one with the same contents?"""
+        mark = kin.mark
+        if (mark.device, mark.inode) == entry.key:
+            return kin.open
+        if kin.path is None or contents.compressed:
+            return False
+        with _opened(kin.path) as other:
+            if other is None or (other.device, other.inode) != (mark.device, mark.inode):
+                return False
+            if begins_with(contents, other) and mark.offset < other.length:
+                return True
+            if not begins_with(other, contents):
+                return False
+            if mark.offset >= contents.length and self._copies.get(entry.key) == contents.length:
+                self.marks[entry.key] = end_of(contents, entry)
+            self._copies[entry.key] = contents.length
+            return True
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Contents | None]:
+    """The contents of a file for a moment; None when it cannot be opened."""
+    try:
+        contents = Contents(path)
+    except OSError:
+        yield None
+        return
+    try:
+        yield contents
+    finally:
+        contents.close()
+
+
+def end_of(contents: Contents, entry: Entry | None = None) -> Mark:
+    """A mark after all that a file has, done with where its entry is told; a compressed one is not decompressed for it."""
+    mark = Mark(device=contents.device, inode=contents.inode)
+    head = contents.read(0, HEAD)
+    mark.head, mark.head_digest = len(head), digest(head)
+    if not contents.compressed or (contents.ended and contents.length > 0):
+        mark.offset = contents.length
+        tail = contents.read(max(0, mark.offset - TAIL), TAIL)
+        mark.tail, mark.tail_digest = len(tail), digest(tail)
+    if entry is not None and contents.length <= entry.size:
+        mark.size, mark.written = entry.size, entry.written
+    return mark
+
+
+def begins_with(longer: Contents, shorter: Contents) -> bool:
+    """Are the first bytes of one all that the other has? Both ends of these are compared."""
+    length = shorter.length
+    if not length or longer.length < length or longer.compressed:
+        return False
+    tail = max(0, length - TAIL)
+    return longer.read(0, HEAD)[:length] == shorter.read(0, HEAD)[:length] and longer.read(
+        tail, length - tail
+    ) == shorter.read(tail, length - tail)
+
+
+def alike(contents: Contents, known: Iterable[tuple[Mark, Path | None, bool]]) -> Iterator[Kin]:
+    """Of many marks those whose files begin like this one."""
+    digests: dict[tuple[int, int], str] = {}
+    for mark, path, is_open in known:
+        if not mark.head or not mark.offset or mark.ignored:
+            continue
+        span = mark.start, mark.head
+        if span not in digests:
+            digests[span] = digest(contents.read(*span))
+        if digests[span] == mark.head_digest:
+            yield Kin(mark, path, is_open)
