@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from operator import is_not
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poisonwatch.sinks.snapshot import Counters, SourceSnapshot
@@ -168,7 +169,6 @@ class Intake:
     def _attend(self) -> None:
         """A lane for every stream that there is, in an order that does not depend on when they came."""
         there = {(name, stream.name): stream for name, feed in self.feeds.items() for stream in feed.source.streams()}
-        before = list(self._streams)
         for key, lane in list(self._streams.items()):
             if key not in there:
                 lane.attach(None)
@@ -176,7 +176,7 @@ class Intake:
                     del self._streams[key]
         for key, stream in there.items():
             self._lane(*key).attach(stream.poll)
-        if before != list(self._streams):
+        if len(self.merge.lanes) != len(self._streams) or any(map(is_not, self.merge.lanes, self._streams.values())):
             order = sorted(self._streams, key=lambda key: (self._place[key[0]], key[1]))
             self._streams = {key: self._streams[key] for key in order}
             self.merge.lanes = list(self._streams.values())
