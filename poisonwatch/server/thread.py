@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from typing import TYPE_CHECKING
 
-import uvicorn
-
-from poisonwatch.config import split_address
+from poisonwatch.config.web import split_address
 from poisonwatch.errors import ConfigError
-from poisonwatch.server.app import build
+from poisonwatch.server.access import Guard
+from poisonwatch.server.app import SECURITY_HEADERS, build
+from poisonwatch.server.connections import Connections
+from poisonwatch.server.web_config import Files
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+
+    from starlette.routing import Route
+
     from poisonwatch.sinks.snapshot import Published
 
-MOST_CONNECTIONS = 100
-IDLE_SECONDS = 5
-STOP_SECONDS = 5
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a burst of them does not make a scrape wait for its second try."""
+
+STOP_SECONDS = 8.0
 
 
 class Server:
     """Listens from the moment it is made, so that a taken port is an error at start, not later.
 
+    `routes` come beside the agent's own. `web_file` is a web configuration; `tokened` are paths whose routes ask for a bearer
+    token, and so for no password.
+
     Raises:
-        ConfigError: when the address cannot be listened on.
+        ConfigError: when the address cannot be listened on, or the web configuration cannot be used.
     """
 
-    def __init__(self, address: str, published: Published) -> None:
+    def __init__(
+        self,
+        address: str,
+        published: Published,
+        *,
+        routes: Sequence[Route] = (),
+        web_file: Path | None = None,
+        tokened: Collection[str] = (),
+    ) -> None:
         host, port = split_address(address)
+        self._files = Files(web_file)
         try:
-            self._socket = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
             msg = f"web.listen_address: cannot listen on {address} ({error.strerror}): free it or choose another"
             raise ConfigError(msg) from None
-        config = uvicorn.Config(
-            build(published),
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            limit_concurrency=MOST_CONNECTIONS,
-            timeout_keep_alive=IDLE_SECONDS,
-            server_header=False,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name="poisonwatch-http", daemon=True
-        )
+        self._app = build(published, routes)
+        self._tokened = tokened
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="poisonwatch-http", daemon=True)
 
     @property
     def address(self) -> str:
@@ -57,10 +69,21 @@ class Server:
     def start(self) -> None:
         """Begin to answer."""
         self._thread.start()
+        self._started.wait()
 
     def close(self) -> None:
         """Answer what is under way, then stop."""
-        self._server.should_exit = True
         if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(STOP_SECONDS)
         self._socket.close()
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        guard = Guard(self._app, lambda: self._files.current, SECURITY_HEADERS, self._tokened)
+        self._started.set()
+        await Connections(self._socket, guard, self._files).serve(self._stop)
