@@ -233,7 +233,8 @@ def _headers(door: Door, request: Request) -> dict[str, str]:
         if name not in KEPT and not name.startswith(KEPT_PREFIX):
             continue
         crowd += name not in KEPT
-        if name in kept or crowd > MOST_HEADERS or len(name) > LONGEST_NAME or len(value) > LONGEST_VALUE:
+        crowded_out = crowd > MOST_HEADERS and name not in KEPT
+        if name in kept or crowded_out or len(name) > LONGEST_NAME or len(value) > LONGEST_VALUE:
             door.spool.faults["header_dropped"] += 1
             continue
         kept[name] = value
