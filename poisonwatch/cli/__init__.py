@@ -94,6 +94,12 @@ def cli() -> None:
     help="Overrides web.listen_address.",
 )
 @click.option(
+    "--web.config.file",
+    "web_file",
+    type=FILE,
+    help="TLS and passwords, in the format of Prometheus' exporter-toolkit; overrides web.config_file.",
+)
+@click.option(
     "--log.level",
     "level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -109,18 +115,23 @@ def cli() -> None:
     show_default=True,
     help="How a log line is written.",
 )
-def run(config_path: Path, address: str | None, level: str, log_format: str) -> None:
+def run(config_path: Path, address: str | None, web_file: Path | None, level: str, log_format: str) -> None:
     """Watch the configured logs until stopped (the sidecar)."""
     from poisonwatch.agent import WallClock
     from poisonwatch.agent import run as run_loop
     from poisonwatch.assemble import sidecar
     from poisonwatch.config import load
+    from poisonwatch.server.access import check_exposure, tokened
+    from poisonwatch.server.ingest import routes
     from poisonwatch.server.thread import Server
 
     log = _log(level, log_format)
     config = load(config_path)
+    address = address or config.web.listen_address
+    web_file = web_file or config.web.config_file
+    check_exposure(address, config.sources, web_file)
     app, doors = sidecar(config, lambda entry: log.info(entry["kind"], **_short(entry)))
-    server = Server(address or config.web.listen_address, app.published)
+    server = Server(address, app.published, routes=routes(doors), web_file=web_file, tokened=tokened(config.sources))
     stop = _stop_on_signals()
     server.start()
     log.info("listening", address=server.address)
@@ -273,8 +284,12 @@ def check(config_path: Path) -> None:
     """
     from poisonwatch.assemble import golden_of, references_of
     from poisonwatch.config import dump, load
+    from poisonwatch.server.access import check_exposure
+    from poisonwatch.server.web_config import Files
 
     config = load(config_path)
+    check_exposure(config.web.listen_address, config.sources, config.web.config_file)
+    Files(config.web.config_file)
     references = references_of(config)
     for model in config.models:
         golden = golden_of(model, references[model.name])

@@ -126,7 +126,9 @@ class TlsServerConfig(Part):
                 msg = "client_ca_file does nothing without client_auth_type: say RequireAndVerifyClientCert, or leave it out"
                 raise ValueError(msg)
         elif self.client_ca_file is None:
-            msg = f"{self.client_auth_type} needs client_ca_file: name the CA that signs the certificates of your clients"
+            msg = (
+                f"{self.client_auth_type} needs client_ca_file: name the CA that signs the certificates of your clients"
+            )
             raise ValueError(msg)
         if self.client_allowed_sans and self.client_auth_type != "RequireAndVerifyClientCert":
             msg = "client_allowed_sans needs `client_auth_type: RequireAndVerifyClientCert`"
@@ -191,9 +193,7 @@ class WebFile(Part):
     def _spoken(cls, value: object) -> object:
         if isinstance(value, dict):
             if value.get("rate_limit"):
-                msg = (
-                    "`rate_limit` is not supported: leave it out. The number of connections and the time of each are bounded"
-                )
+                msg = "`rate_limit` is not supported: leave it out. The number of connections and the time of each are bounded"
                 raise ValueError(msg)
             # A key without a value is one that was left out, as for the exporter-toolkit.
             return {key: given for key, given in value.items() if given is not None}
@@ -219,9 +219,7 @@ class WebFile(Part):
     def admits_only_known(self) -> bool:
         """Must everybody show who they are, by a password or a certificate?"""
         tls = self.tls_server_config
-        return bool(self.basic_auth_users) or (
-            tls is not None and tls.client_auth_type == "RequireAndVerifyClientCert"
-        )
+        return bool(self.basic_auth_users) or (tls is not None and tls.client_auth_type == "RequireAndVerifyClientCert")
 
 
 def load_web_file(path: Path) -> WebFile:
@@ -235,5 +233,7 @@ def load_web_file(path: Path) -> WebFile:
     if tls is None:
         return found
     folder = path.parent.absolute()
-    named = {name: folder / given for name in ("cert_file", "key_file", "client_ca_file") if (given := getattr(tls, name))}
+    named = {
+        name: folder / given for name in ("cert_file", "key_file", "client_ca_file") if (given := getattr(tls, name))
+    }
     return found.model_copy(update={"tls_server_config": tls.model_copy(update=named)})

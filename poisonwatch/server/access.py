@@ -15,16 +15,16 @@ import bcrypt
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 
-from poisonwatch.config.web import split_address
+from poisonwatch.config.web import load_web_file, split_address
 from poisonwatch.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+    from pathlib import Path
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from poisonwatch.config.sources import AnySource
-    from poisonwatch.config.web import WebFile
     from poisonwatch.server.web_config import Protection
 
 REMEMBERED = 128
@@ -37,13 +37,15 @@ LONGEST_PASSWORD = 72
 """Bytes that bcrypt looks at. A longer password is never right."""
 
 
-def check_exposure(address: str, sources: Iterable[AnySource], web: WebFile | None) -> None:
+def check_exposure(address: str, sources: Iterable[AnySource], web_file: Path | None) -> None:
     """Refuse to take records from anybody on a network.
 
     Raises:
-        ConfigError: when a source takes POSTs, others than this host can reach it, and nothing says who may post.
+        ConfigError: when a source takes POSTs, others than this host can reach it, and nothing says who may post; or when the
+            web configuration is wrong.
     """
-    if is_loopback(split_address(address)[0]) or (web is not None and web.admits_only_known):
+    protected = web_file is not None and load_web_file(web_file).admits_only_known
+    if protected or is_loopback(split_address(address)[0]):
         return
     for number, source in enumerate(sources):
         if source.kind == "http" and source.token_file is None:
@@ -53,6 +55,11 @@ def check_exposure(address: str, sources: Iterable[AnySource], web: WebFile | No
                 "RequireAndVerifyClientCert, or listen on 127.0.0.1"
             )
             raise ConfigError(msg)
+
+
+def tokened(sources: Iterable[AnySource]) -> frozenset[str]:
+    """Paths that ask for a bearer token of their own."""
+    return frozenset(source.path for source in sources if source.kind == "http" and source.token_file is not None)
 
 
 def is_loopback(host: str) -> bool:
