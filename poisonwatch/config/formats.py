@@ -61,7 +61,7 @@ class NativeConfig(_FormatPart):
     @classmethod
     def _known(cls, fields: dict[str, str]) -> dict[str, str]:
         for field, path in fields.items():
-            if field not in NATIVE and not field.startswith("features."):
+            if field not in NATIVE and not (field.startswith("features.") and field != "features."):
                 msg = f"{field!r} is no field of a native record: choose among {', '.join(NATIVE)} and features.NAME"
                 raise ValueError(msg)
             if not _PATH.fullmatch(path):

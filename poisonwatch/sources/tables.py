@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections import Counter, deque
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from poisonwatch.errors import LogError, MissingExtraError
+from poisonwatch.formats.cells import LONGEST_NUMBER, NUMBER
 from poisonwatch.formats.jsonl import DECODE_ERRORS
 from poisonwatch.formats.records import IDENTITIES, PASSED, READ
 
@@ -40,8 +40,6 @@ ROWS = 4096
 _quote = json.JSONEncoder(ensure_ascii=False).encode
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(enc_hook=str, decimal_format="number").encode
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_LONGEST_NUMBER = 40
 _TRUTH = {"true": "true", "True": "true", "TRUE": "true", "false": "false", "False": "false", "FALSE": "false"}
 
 
@@ -104,7 +102,7 @@ class _Feed:
 
     def taken(self) -> str:
         """The lines that were read are a row; the first of them."""
-        first = self._row[0]
+        first = self._row[0] if self._row else ""
         self._row.clear()
         self._size = 0
         return first
@@ -141,7 +139,7 @@ def csv_lines(path: Path, blocks: Iterable[bytes], longest: int, *, native: bool
         raise _unusable(path, f"its first line does not name columns ({error})") from None
     if columns:
         columns[0] = columns[0].removeprefix("\ufeff")
-    number = next((name for name in columns if _NUMBER.fullmatch(name)), None)
+    number = next((name for name in columns if NUMBER.fullmatch(name)), None)
     if number is not None:
         raise _unusable(path, f"its first line must name the columns, and has {number!r}")
     plan, end = _plan(path, columns, native=native)
@@ -190,14 +188,14 @@ def _writer(group: str, name: str, *, native: bool) -> Callable[[str], str]:
 
 
 def _value(cell: str) -> str:
-    return _short(cell) if len(cell) <= _LONGEST_NUMBER else _quote(cell)
+    return _short(cell) if len(cell) <= LONGEST_NUMBER else _quote(cell)
 
 
 @lru_cache(1 << 14)
 def _short(cell: str) -> str:
     if not cell:
         return "null"
-    return cell if _NUMBER.fullmatch(cell) else _TRUTH.get(cell) or _quote(cell)
+    return cell if NUMBER.fullmatch(cell) else _TRUTH.get(cell) or _quote(cell)
 
 
 def _text(cell: str) -> str:

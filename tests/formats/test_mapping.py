@@ -12,13 +12,16 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from poisonwatch.config import formats as config
 from poisonwatch.formats.decoding import Foreign
 from poisonwatch.formats.events import Block, Event, frame
 from poisonwatch.formats.foreign import Translator
 from poisonwatch.formats.infer import infer
 from poisonwatch.formats.instants import instant, unix_seconds, zone_of
 from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
+from poisonwatch.formats.mapping import NATIVE as NATIVE_FIELDS
 from poisonwatch.formats.mapping import Mapped, path_of, value_at
 
 MOST = 1 << 20
@@ -210,6 +213,21 @@ def test_local_time_is_the_time_of_that_zone(local: datetime) -> None:
     """Every day of the century."""
     zone = ZoneInfo("America/New_York")
     assert instant(local.isoformat(), zone) == local.replace(tzinfo=zone).timestamp()
+
+
+def test_the_configuration_knows_every_field() -> None:
+    """And no other; paths and zones that cannot be are refused with what to write instead."""
+    assert set(config.NATIVE) == set(NATIVE_FIELDS)
+    config.NativeConfig(fields=SHAPE, timezone="Europe/Berlin")
+    for wrong in (
+        {"fields": {"predicton": "a"}},
+        {"fields": {"features.": "a"}},
+        {"fields": {"prediction": "a..b"}},
+        {"timezone": "Mars/Olympus"},
+        {"timezone": "../etc/passwd"},
+    ):
+        with pytest.raises(ValidationError):
+            config.NativeConfig.model_validate(wrong)
 
 
 JSON = st.recursive(
