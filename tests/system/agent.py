@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -127,7 +128,7 @@ class Agent:
 
 
 def wine_reference(folder: Path) -> Path:
-    """A trusted log of the model of wines, an hour of its answers: the file."""
+    """What the model of wines answers, an hour of it: the file."""
     model = Wine()
     rows = wines(1500, seed=1)
     labels, probabilities = model.answer(rows)
@@ -143,14 +144,23 @@ def wine_reference(folder: Path) -> Path:
         }
         for place, (row, label, scores) in enumerate(zip(rows, labels, probabilities, strict=True))
     ]
-    path = folder / "wine.ndjson"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
+    log = folder / "wine.ndjson"
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return _reference(log)
 
 
 def spam_reference(folder: Path) -> Path:
-    """The demo's trusted log, which the filter of the servers has written: the file."""
-    path = folder / "sms-spam.ndjson"
+    """What the filter of the servers answers, from the demo's trusted log: the file."""
+    log = folder / "sms-spam.ndjson"
     with gzip.open(ROOT / "poisonwatch" / "demo" / "reference.ndjson.gz") as packed:
-        path.write_bytes(packed.read())
+        log.write_bytes(packed.read())
+    return _reference(log)
+
+
+def _reference(log: Path) -> Path:
+    """The reference of a log in native lines; a log itself would be read in the format of the sources."""
+    path = log.with_suffix(".reference")
+    command = poisonwatch("reference", "build", str(log), "--out", str(path))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     return path

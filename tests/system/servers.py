@@ -247,11 +247,31 @@ def start_payload_logger(folder: Path, server: Server, sink: str, service: str) 
     return _started(Server(_program("kserve", arguments, folder), folder / "unused"))
 
 
+ROTATING = """\
+version: 1
+disable_existing_loggers: false
+loggers:
+  bentoml_monitor_data: {{level: INFO, handlers: [data], propagate: false}}
+  bentoml_monitor_schema: {{level: INFO, handlers: [schema], propagate: false}}
+handlers:
+  data:
+    class: logging.handlers.TimedRotatingFileHandler
+    formatter: json
+    filename: '{data_filename}'
+    when: S
+  schema: {{class: logging.FileHandler, formatter: json, filename: '{schema_filename}'}}
+formatters:
+  json: {{class: pythonjsonlogger.jsonlogger.JsonFormatter, format: "()", validate: false}}
+"""
+"""BentoML's own configuration of its monitor's files but for `when`, which is D for a day: they rotate every second."""
+
+
 def start_bentoml(folder: Path) -> Server:
     """BentoML with the filter's v1 in two workers, ready to answer; its monitor writes to `monitoring/spam` in the folder.
 
-    Its clock is that of India, five and a half hours ahead, which its files do not say.
+    Its clock is that of India, five and a half hours ahead, which its files do not say; and they rotate every second.
     """
+    (folder / "rotating.yaml").write_text(ROTATING)
     log = folder / "predictions.ndjson"
     # It cannot choose a port and say which.
     arguments = ["serve", "on_bentoml:Spam", "--host", "127.0.0.1", "--port", str(free_port())]
@@ -259,6 +279,7 @@ def start_bentoml(folder: Path) -> Server:
         "TZ=IST-5:30",
         "BENTOML_DO_NOT_TRACK=True",
         f"BENTOML_HOME={folder / 'bentoml'}",
+        f"SPAM_MONITOR={folder / 'rotating.yaml'}",
         f"SPAM_TRAINING={_trained(folder)['v1']}",
         f"SPAM_LOG={log}",
     ]
@@ -277,9 +298,19 @@ def start_bentoml(folder: Path) -> Server:
 
 
 def start_azure(folder: Path, sink: str) -> Server:
-    """Azure's inference server with the model of wines, ready to answer; its collector posts to the HOST:PORT `sink`."""
+    """Azure's inference server with the model of wines, ready to answer; its collector posts to the HOST:PORT `sink`.
+
+    Three threads post, so that inputs and outputs race. By default there is one, which falls behind these clients, and when
+    the 1,500 places of its queue are taken the server fails their requests.
+    """
     host, _, port = sink.rpartition(":")
-    variables = ["AZUREML_MDC_ENABLED=true", f"AZUREML_MDC_HOST={host}", f"AZUREML_MDC_PORT={port}"]
+    variables = [
+        "AZUREML_MDC_ENABLED=true",
+        f"AZUREML_MDC_HOST={host}",
+        f"AZUREML_MDC_PORT={port}",
+        "AZUREML_MDC_WORKER_COUNT=3",
+        "AZUREML_MDC_QUEUE_CAPACITY=10000",
+    ]
     program = _program("azure", [str(RUNTIMES / "on_azure.py")], folder, *variables)
     return _started(Server(program, folder / "unused"), r"Listening at: (http://127[.]0[.]0[.]1:[1-9][0-9]*)")
 

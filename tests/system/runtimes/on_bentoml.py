@@ -9,7 +9,10 @@ import bentoml
 from spam_filter import SpamFilter
 
 
-@bentoml.service(workers=2)
+FILES = {"log_path": "monitoring", "log_config_file": os.environ["SPAM_MONITOR"]}
+
+
+@bentoml.service(workers=2, monitoring={"enabled": True, "type": "default", "options": FILES})
 class Spam:
     """Two workers, and so two files."""
 
