@@ -132,10 +132,11 @@ class FollowedFile:
         if mark is None or not mark.offset or self._take_up(mark, Path(origin)):
             return []
         self.lost["file_gone"] += 1
-        return [
+        said = (
             f"{self.path}: the file that was read up to byte {mark.offset} is gone, and what may have been written to it "
             f"since is lost: keep rotated files for as long as the agent may be down"
-        ]
+        )
+        return [said]
 
     def close(self) -> None:
         """Let go of all files."""
@@ -148,12 +149,7 @@ class FollowedFile:
     @property
     def idle(self) -> bool:
         """Is all that was there given? Only then it may rest."""
-        return self._begun and self._candidate is None and not self.lag()
-
-    @property
-    def problem(self) -> bool:
-        """Is there a file that cannot be read?"""
-        return bool(self._problems)
+        return self._looked is not None and self._candidate is None and not self.lag()
 
     def rest(self) -> dict[str, Any]:
         """Let go of all files, which were read to their ends: the position says so."""

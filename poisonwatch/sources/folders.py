@@ -96,7 +96,7 @@ class Folders:
         if known is not None and not fresh and 0 <= now - known.at < SCAN_SECONDS:
             return known
         try:
-            names = os.listdir(folder)
+            names = [path.name for path in folder.iterdir()]
         except OSError:
             self._listings.pop(folder, None)
             return None
@@ -117,42 +117,52 @@ def fixed(pattern: Path) -> tuple[Path, tuple[str, ...]]:
     return pattern, ()
 
 
-def matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    """Paths that match; folders that are links are entered, each folder once."""
-    left = [MOST_MET]
-    yield from _matching(folder, parts, set(), left)
+class _Walk:
+    """One walk through folders; links to folders are followed, and no folder is entered twice for the same."""
 
+    def __init__(self) -> None:
+        self._met: set[tuple[int, int, int]] = set()
+        self._left = MOST_MET
 
-def _matching(
-    folder: Path, parts: tuple[str, ...], met: set[tuple[int, int, tuple[str, ...]]], left: list[int]
-) -> Iterator[Path]:
-    part, rest = parts[0], parts[1:]
-    if part == "**":
+    def paths(self, folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+        """Paths below a folder that match the parts of a pattern."""
+        part, rest = parts[0], parts[1:]
+        if part == "**":
+            if self._again(folder, len(parts)):
+                return
+            yield from self.paths(folder, rest or ("*",))
+        for name, is_folder in self._names(folder, hidden=part.startswith(".")):
+            if part == "**":
+                if is_folder:
+                    yield from self.paths(folder / name, parts)
+            elif fnmatch.fnmatchcase(name, part):
+                if not rest:
+                    yield folder / name
+                elif is_folder:
+                    yield from self.paths(folder / name, rest)
+
+    def _again(self, folder: Path, depth: int) -> bool:
         try:
             status = folder.stat()
         except OSError:
-            return
-        place = status.st_dev, status.st_ino, parts
-        if place in met:
-            return
-        met.add(place)
-        yield from _matching(folder, rest or ("*",), met, left)
-    try:
-        with os.scandir(folder) as scan:
-            names = sorted((entry.name, entry.is_dir()) for entry in scan)
-    except OSError:
-        return
-    for name, is_folder in names:
-        left[0] -= 1
-        if left[0] < 0:
-            return
-        if name.startswith(".") and not part.startswith("."):
-            continue
-        if part == "**":
-            if is_folder:
-                yield from _matching(folder / name, parts, met, left)
-        elif fnmatch.fnmatchcase(name, part):
-            if not rest:
-                yield folder / name
-            elif is_folder:
-                yield from _matching(folder / name, rest, met, left)
+            return True
+        place = status.st_dev, status.st_ino, depth
+        if place in self._met:
+            return True
+        self._met.add(place)
+        return False
+
+    def _names(self, folder: Path, *, hidden: bool) -> list[tuple[str, bool]]:
+        try:
+            with os.scandir(folder) as scan:
+                found = sorted((entry.name, entry.is_dir()) for entry in scan)
+        except OSError:
+            return []
+        found = found[: max(self._left, 0)]
+        self._left -= len(found)
+        return [(name, is_folder) for name, is_folder in found if hidden or not name.startswith(".")]
+
+
+def matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+    """Paths that match; folders that are links are entered, each folder once."""
+    return _Walk().paths(folder, parts)
