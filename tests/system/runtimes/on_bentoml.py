@@ -8,7 +8,6 @@ from typing import Any
 import bentoml
 from spam_filter import SpamFilter
 
-
 FILES = {"log_path": "monitoring", "log_config_file": os.environ["SPAM_MONITOR"]}
 
 
