@@ -14,6 +14,7 @@ from poisonwatch.profile.indicators import (
     CANARY_CLASS,
     CANARY_INPUTS,
     CONFIDENCE_FALL,
+    COVERAGE,
     FLIPS,
     GOLDEN,
     GOLDEN_CHANGE,
@@ -65,11 +66,15 @@ def test_the_table_is_complete() -> None:
 
 
 def test_a_page_is_for_harm_or_for_the_feedback() -> None:
-    """Whatever pages says that a version does harm, or its labels are poisoned; and harm is never only a ticket."""
+    """Whatever pages says that a version does harm, its labels are poisoned, or nothing was seen for long; and harm is never only a ticket."""
     pages = {rule.cause for rule in RULES if rule.severity is Severity.PAGE}
-    assert pages == {*HARM, Cause.FEEDBACK_POISONING}
-    assert {rule.severity for rule in RULES if rule.cause in pages} == {Severity.PAGE}
-    assert {rule.group for rule in RULES if rule.severity is Severity.PAGE} - PROOFS == {FLIPS, "slice_flips", SOURCES}
+    assert pages == {*HARM, Cause.FEEDBACK_POISONING, Cause.BLIND}
+    assert {rule.severity for rule in RULES if rule.cause in pages - {Cause.BLIND}} == {Severity.PAGE}
+    blind = [rule for rule in RULES if rule.cause is Cause.BLIND]
+    assert all((rule.severity is Severity.PAGE) == (Sign.LASTING in rule.marks) for rule in blind)
+    assert {rule.group for rule in blind} == {QUALITY, COVERAGE}
+    unproven = {rule.group for rule in RULES if rule.severity is Severity.PAGE and rule not in blind} - PROOFS
+    assert unproven == {FLIPS, "slice_flips", SOURCES}
 
 
 def test_moved_inputs_take_the_proof_out_of_everything_without_labels() -> None:

@@ -51,7 +51,7 @@ def of_group(lines: Lines, group: str) -> Evidence:
 
 
 @pytest.mark.parametrize(
-    ("share", "fires", "signs"), [(0.005, False, ()), (0.2, True, ()), (0.6, True, (Sign.MOSTLY_LOST,))]
+    ("share", "fires", "signs"), [(0.005, False, ()), (0.2, True, ()), (0.6, True, (Sign.MOSTLY_LOST, Sign.LASTING))]
 )
 def test_lost_lines_are_evidence_and_most_of_them_a_sign(share: float, fires: bool, signs: tuple[Sign, ...]) -> None:
     """At the reference's rate nothing; a fifth of the lines is evidence; from a half on the log cannot be relied on."""
@@ -63,6 +63,29 @@ def test_lost_lines_are_evidence_and_most_of_them_a_sign(share: float, fires: bo
     found = of_group(lines, QUALITY)
     assert (found.log_e >= 0) is fires
     assert found.signs == signs
+
+
+def signs_after(lines: Lines, windows: int, lost: int, *, pause: float = 0.0) -> tuple[Sign, ...]:
+    """The signs of the evidence after so many windows of 200 lines; `pause` is how far the clock is ahead of the log at the last."""
+    for number in range(windows):
+        now = window(number).end + pause if number == windows - 1 else -np.inf
+        lines.judge(window(number, lost), 200 - lost, now)
+    return of_group(lines, QUALITY).signs
+
+
+def test_blind_for_an_hour_is_a_sign_of_its_own() -> None:
+    """By the log's time, or by the clock's where the log stands still; a log that can be read again starts anew."""
+    assert SLOT * 6 == 3600
+    assert signs_after(watching(), 6, 150) == (Sign.MOSTLY_LOST,)
+    assert signs_after(watching(), 7, 150) == (Sign.MOSTLY_LOST, Sign.LASTING)
+    assert signs_after(watching(), 2, 150, pause=3600 - 2 * SLOT) == (Sign.MOSTLY_LOST,)
+    assert signs_after(watching(), 2, 150, pause=3600 - SLOT) == (Sign.MOSTLY_LOST, Sign.LASTING)
+    assert signs_after(watching(), 60, 60) == ()
+    lines = watching()
+    for number in range(200):
+        blind = number < 5 or number >= 196
+        lines.judge(window(number, 150 if blind else 0), 50 if blind else 200)
+    assert of_group(lines, QUALITY).signs == (Sign.MOSTLY_LOST,)
 
 
 @pytest.mark.parametrize(("factor", "fires"), [(1.0, False), (0.1, True), (5.0, True), (0.0, True)])
