@@ -103,7 +103,7 @@ class OpenInference:
         halves = {side: _encoded(loaded[side]) for side in ("request", "response") if loaded.get(side) is not None}
         if not halves:
             raise Rejected("unknown_event")
-        ids = [_id(value) for value in (loaded, *(loaded.get(side) for side in halves))]
+        ids = [_id(value) for value in (loaded, *(_value(loaded[side]) for side in halves))]
         name = next((found for found in ids if found is not None), None)
         if len(halves) == 2:
             self._paired(Pair(Half(halves["request"], about), Half(halves["response"], about | {"id": name})), draft)
@@ -160,6 +160,16 @@ def _id(loaded: object) -> str | None:
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
     return found if isinstance(found, str) and found else None
+
+
+def _value(body: Any) -> Any:
+    """A body that may be given as its text; what is broken has no id."""
+    if not isinstance(body, str):
+        return body
+    try:
+        return load_json(body.encode("utf-8", "replace"))
+    except Rejected:
+        return None
 
 
 def _encoded(value: Any) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 
 from poisonwatch.checkpoint import load, save
 from poisonwatch.formats.events import Block, Event, frame
-from poisonwatch.formats.foreign import Format, Translated, Translator
+from poisonwatch.formats.foreign import Draft, Format, Translated, Translator
 from poisonwatch.formats.lenient import Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from poisonwatch.formats.pairing import Pairing
 
 CAPTURES = Path(__file__).parent / "captures"
 
@@ -95,3 +98,21 @@ def tell_in_pieces(
             translator = Translator(make())
             translator.restore((saved or {})["translator"])
     return gathered([*parts, translator.flush()])
+
+
+def assert_one_end(made: Format, pairing: Pairing, events: Iterable[Event]) -> None:
+    """Each event, none of which lets another expire, is rejected, waits, or completes a pair that is told of."""
+    for event in events:
+        waiting, draft = len(pairing), Draft()
+        reason = reason_of(partial(made.read, event, draft))
+        told = len(draft.records) + len(draft.labels) + draft.rejected.total()
+        match len(pairing) - waiting:
+            case 1:
+                assert reason == ""
+                assert told == 0
+            case -1:
+                assert reason == ""
+                assert told > 0
+            case change:
+                assert change == 0
+                assert (reason == "") == (told > 0)
