@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from poisonwatch.errors import SpoolFullError
-from poisonwatch.formats.events import Event
+from poisonwatch.formats.events import Block, Event, events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,11 +26,13 @@ NAP_SECONDS = 0.1
 
 
 class StdinSource:
-    """Gives the lines of a pipe or file, as a source of the loop; a thread of its own reads them into the spool.
+    """Gives the lines of a pipe or file, as a source with one stream; a thread of its own reads them into the spool.
 
     When the spool is full nothing is taken from the pipe, and whoever writes to it waits. A last line without newline
     counts. Of a line longer than `longest` bytes only that many are kept, and counted as too long where it is decoded.
     """
+
+    name = "stdin"
 
     def __init__(self, spool: Spool, file: BinaryIO, longest: int) -> None:
         self._spool = spool
@@ -49,9 +51,16 @@ class StdinSource:
         return True
 
     def streams(self) -> Sequence[Stream]:
-        """The spool, until the pipe has ended and all of it was given."""
+        """Itself, until the pipe has ended and all of it was given."""
         ended = self._ended.is_set()  # asked first: what it wrote before is then in the lag
-        return () if ended and not self._spool.lag() else self._spool.streams()
+        return () if ended and not self._spool.lag() else (self,)
+
+    def poll(self) -> Block | None:
+        """The next lines, or None when there are none now."""
+        block = self._spool.poll()
+        if block is None:
+            return None
+        return Block(b"".join([event.body for event in events(block)]), origin=self.name)
 
     def lag(self) -> int:
         """Bytes that were taken from the pipe and not given yet."""
@@ -110,7 +119,7 @@ class StdinSource:
         """Put lines into the spool, whenever it has room; False when the agent stops first: then they are lost."""
         while lines:
             try:
-                self._spool.append([Event(lines, at=time.time(), origin="stdin")])
+                self._spool.append([Event(lines, at=time.time(), origin=self.name)])
             except (SpoolFullError, OSError):
                 if self._stop.wait(NAP_SECONDS):
                     self._spool.refused["stopped"] += lines.count(b"\n")
