@@ -21,9 +21,9 @@ from poisonwatch import __version__
 from poisonwatch.cli.options import (
     DEFAULT_ADDRESS,
     FILE,
+    HTTP_FILE,
     UNREACHABLE,
     WRITTEN,
-    asked,
     check_output,
     checked_address,
     checked_signature,
@@ -309,15 +309,23 @@ def check(config_path: Path) -> None:
 @click.option("--model", help="Only this model.")
 @click.option("--model-version", help="Only this version.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def decision(url: str, model: str | None, model_version: str | None, as_json: bool) -> int:  # noqa: FBT001
+@HTTP_FILE
+def decision(
+    url: str,
+    model: str | None,
+    model_version: str | None,
+    as_json: bool,  # noqa: FBT001
+    http_file: Path | None,
+) -> int:
     """Print the current decision of a running agent.
 
     Exit 0 keep, 1 hold, 2 rollback, 3 unreachable. Of several models and versions the worst counts. What has no
     decision yet counts as hold.
     """
+    from poisonwatch.cli.asking import asked
     from poisonwatch.sinks.report import printable
 
-    found = asked(url, "decisions", lambda answer: _advice(json.loads(answer)))
+    found = asked(url, "decisions", lambda answer: _advice(json.loads(answer)), http_file)
     if found is None:
         return UNREACHABLE
     chosen = [d for d in found if model in {None, d["model"]} and model_version in {None, d["model_version"]}]

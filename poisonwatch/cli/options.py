@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from poisonwatch.config.formats import FormatConfig
     from poisonwatch.reference.audit import Signature
 
-T = TypeVar("T")
-
 UNREACHABLE = 3
 """Exit code where no agent answers."""
 
@@ -28,20 +26,13 @@ DEFAULT_ADDRESS = "127.0.0.1:9787"
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
-
-def asked(url: str, what: str, read: Callable[[bytes], T]) -> T | None:
-    """What an agent answers on `/v1/{what}`, as `read` takes it; None, said on stderr, where no agent answers."""
-    from http.client import HTTPException
-    from urllib.request import urlopen
-
-    from msgspec import MsgspecError
-
-    try:
-        with urlopen(f"{url.rstrip('/')}/v1/{what}", timeout=10) as answer:  # noqa: S310 - checked with the option
-            return read(answer.read())
-    except (HTTPException, OSError, ValueError, MsgspecError) as error:
-        click.echo(f"{url}: no answer from the agent ({error}); do not read this as healthy", err=True)
-        return None
+HTTP_FILE = click.option(
+    "--http.config.file",
+    "http_file",
+    type=FILE,
+    envvar="POISONWATCH_HTTP_CONFIG_FILE",
+    help="How to ask a protected agent: CA, certificate, password or token, in the format of `promtool --http.config.file`.",
+)
 
 
 def checked_address(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
@@ -110,8 +101,12 @@ def checked_url(_context: click.Context, _option: click.Parameter, value: str) -
     try:
         parts = urlsplit(value)
         good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        told = "@" in parts.netloc
     except ValueError:
-        good = False
+        good = told = False
+    if told:
+        msg = "no credentials in a URL: put them into a file and name it with --http.config.file"
+        raise click.BadParameter(msg)
     if not good or not value.isprintable() or " " in value:
         msg = f"{value!r} is no URL of an agent: say it like http://{DEFAULT_ADDRESS}"
         raise click.BadParameter(msg)

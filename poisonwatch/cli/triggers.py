@@ -12,8 +12,8 @@ from click.core import ParameterSource
 from poisonwatch.cli.options import (
     DEFAULT_ADDRESS,
     FILE,
+    HTTP_FILE,
     UNREACHABLE,
-    asked,
     check_output,
     checked_url,
     progress,
@@ -51,10 +51,17 @@ JOURNAL = click.option("--journal", type=FILE, help="Take the triggers from this
 
 @click.group(invoke_without_command=True)
 @URL
+@HTTP_FILE
 @JOURNAL
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def triggers(context: click.Context, url: str, journal: Path | None, as_json: bool) -> int:  # noqa: FBT001
+def triggers(
+    context: click.Context,
+    url: str,
+    http_file: Path | None,
+    journal: Path | None,
+    as_json: bool,  # noqa: FBT001
+) -> int:
     """List the triggers that are open, or all that a journal tells of in their last state.
 
     Exit 0, also where there are none; 3 when no agent answers.
@@ -66,7 +73,7 @@ def triggers(context: click.Context, url: str, journal: Path | None, as_json: bo
             msg = f"{given} belongs behind {context.invoked_subcommand}"
             raise click.UsageError(msg, context)
         return 0
-    found = _found(context, url, journal)
+    found = _found(context, url, http_file, journal)
     if found is None:
         return UNREACHABLE
     if as_json:
@@ -86,6 +93,7 @@ def triggers(context: click.Context, url: str, journal: Path | None, as_json: bo
 )
 @click.option("--out", required=True, type=FILE, help="Where to write the records, one JSON object a line.")
 @URL
+@HTTP_FILE
 @JOURNAL
 @click.option("--trigger", help="Only this trigger, by its name; without it, all that were convicted and not refuted.")
 @click.option("--model", help="The model, where the reference holds several.")
@@ -97,6 +105,7 @@ def export(
     reference: Path,
     out: Path,
     url: str,
+    http_file: Path | None,
     journal: Path | None,
     trigger: str | None,
     model: str | None,
@@ -114,7 +123,7 @@ def export(
     from poisonwatch.sources.suspected import Wanted, suspected
 
     check_output("--out", out, [*logs, reference, *([journal] if journal else [])])
-    found = _found(context, url, journal)
+    found = _found(context, url, http_file, journal)
     if found is None:
         return UNREACHABLE
     learned = learn([reference], model)
@@ -162,14 +171,14 @@ def _given(context: click.Context) -> str:
     return next(iter(typed), "")
 
 
-def _found(context: click.Context, url: str, journal: Path | None) -> list[Told] | None:
+def _found(context: click.Context, url: str, http_file: Path | None, journal: Path | None) -> list[Told] | None:
     """What the journal or the agent tells; None, said on stderr, when no agent answers."""
     if journal is not None:
         if context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
             msg = "--journal and --url are two sources of the same: give one of them"
             raise click.UsageError(msg, context)
         return _of_journal(journal)
-    return _of_agent(url)
+    return _of_agent(url, http_file)
 
 
 def _of_journal(path: Path) -> list[Told]:
@@ -192,8 +201,10 @@ def _of_journal(path: Path) -> list[Told]:
     return list(found.values())
 
 
-def _of_agent(url: str) -> list[Told] | None:
-    found = asked(url, "triggers", _as_told)
+def _of_agent(url: str, http_file: Path | None) -> list[Told] | None:
+    from poisonwatch.cli.asking import asked
+
+    found = asked(url, "triggers", _as_told, http_file)
     for told in found or []:
         told.proven = told.state in PROVEN
     return found

@@ -1,0 +1,89 @@
+"""How commands ask a running agent: over TLS and with credentials where it wants them."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+
+import click
+from msgspec import MsgspecError
+
+from poisonwatch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from poisonwatch.config.http_client import HttpClientConfig
+
+T = TypeVar("T")
+
+LARGEST_ANSWER = 1 << 26
+
+
+class _Stay(HTTPRedirectHandler):
+    """An agent sends nobody elsewhere; what does is none, and is not given credentials to pass on."""
+
+    def redirect_request(self, *_given: Any, **_named: Any) -> None:
+        """No request follows."""
+
+
+def asked(url: str, what: str, read: Callable[[bytes], T], http_file: Path | None) -> T | None:
+    """What an agent answers on `/v1/{what}`, as `read` takes it; None, said on stderr, where no agent answers.
+
+    Raises:
+        ConfigError: when the file that says how to ask cannot be used.
+    """
+    request = Request(f"{url.rstrip('/')}/v1/{what}")  # noqa: S310 - checked with the option
+    handlers: list[Any] = [_Stay()]
+    if http_file is not None:
+        from poisonwatch.config.http_client import load_http_client
+
+        client = load_http_client(http_file)
+        # Unredirected: a proxy for plain HTTP sees it, nobody else.
+        if authorization := _authorization(client):
+            request.add_unredirected_header("Authorization", authorization)
+        handlers.append(HTTPSHandler(context=_context(http_file, client)))
+    try:
+        with build_opener(*handlers).open(request, timeout=10) as answer:
+            return read(answer.read(LARGEST_ANSWER))
+    except (HTTPException, OSError, ValueError, MsgspecError) as error:
+        hint = "; give --http.config.file with its user" if isinstance(error, HTTPError) and error.code == 401 else ""
+        click.echo(f"{url}: no answer from the agent ({error}{hint}); do not read this as healthy", err=True)
+        return None
+
+
+def _authorization(client: HttpClientConfig) -> str | None:
+    if (basic := client.basic_auth) is not None:
+        password = basic.password if basic.password_file is None else _secret(basic.password_file)
+        return "Basic " + base64.b64encode(f"{basic.username}:{password}".encode()).decode()
+    if (bearer := client.authorization) is not None:
+        token = bearer.credentials if bearer.credentials_file is None else _secret(bearer.credentials_file)
+        return f"{bearer.type} {token}"
+    return None
+
+
+def _secret(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path}: the secret cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"
+        raise ConfigError(msg) from None
+
+
+def _context(http_file: Path, client: HttpClientConfig) -> ssl.SSLContext:
+    tls = client.tls_config
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file, password="")
+    except OSError as error:
+        named = ", ".join(str(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path is not None)
+        reason = getattr(error, "reason", None) or error.strerror
+        msg = f"{http_file}: tls_config: {named} cannot be used ({reason}): they are PEM, and a key has no passphrase"
+        raise ConfigError(msg) from None
+    return context
