@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import numpy as np
 import structlog
 
 from poisonwatch import __version__, checkpoint
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from poisonwatch.config import DetectionConfig
     from poisonwatch.monitor.machine import Monitor
     from poisonwatch.probe.probing import Probing
+    from poisonwatch.probe.served import ServedCount
     from poisonwatch.reference.file import Reference
     from poisonwatch.sinks.journal import Journal
     from poisonwatch.sinks.lock import Lock
@@ -92,14 +95,15 @@ class EventClock:
 
 @dataclass(slots=True)
 class Watched:
-    """One model: its reference, its machine, what was judged of it, and who asks its endpoint, where there is one.
+    """One model: its reference, its machine, what was judged of it.
 
-    `redacted` is how a trigger is told to people.
+    `probing` asks its endpoint and `served` reads its server's count, where there are any. `redacted` is how a trigger is told to people.
     """
 
     reference: Reference
     monitor: Monitor
     probing: Probing | None = None
+    served: ServedCount | None = None
     redacted: Callable[[Trigger], Trigger] = lambda trigger: trigger
     standing: Standing = field(default_factory=Standing)
 
@@ -173,8 +177,7 @@ class App:
         for piece in pieces:
             if isinstance(piece, Batch):
                 watched = self.models[piece.model]
-                mine = piece if watched.probing is None else watched.probing.echoes.without(now, piece)
-                self._conclude(watched, watched.monitor.absorb(mine))
+                self._conclude(watched, watched.monitor.absorb(_without_echoes(watched, now, piece)))
             else:
                 # A label names no model: it belongs to whichever knows its prediction.
                 for watched in self.models.values():
@@ -194,6 +197,20 @@ class App:
                 self._conclude(watched, map(monitor.verified, probed.golden))
                 for version, problem in probed.problems:
                     log.warning("endpoint_failed", model=name, model_version=version, problem=problem)
+
+    def count_served(self, now: float) -> None:
+        """Hold what the servers say they served against what was seen; never waits."""
+        for name, watched in self.models.items():
+            coverage = watched.monitor.coverage
+            if watched.served is None or coverage is None:
+                continue
+            reading = watched.served.reading()
+            if reading is not None:
+                if reading.problem is not None:
+                    log.warning("served_count_failed", model=name, problem=reading.problem)
+                self._conclude(watched, watched.monitor.served(now, reading.series))
+            if watched.served.ask(now):
+                coverage.mark()
 
     def idle(self, now: float) -> None:
         """When live logs have given nothing usable for long, what is open is judged.
@@ -257,8 +274,9 @@ class App:
         self.intake.close()
         self._journal.close()
         for watched in self.models.values():
-            if watched.probing is not None:
-                watched.probing.close()
+            for asking in (watched.probing, watched.served):
+                if asking is not None:
+                    asking.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -335,6 +353,24 @@ class App:
         log.info("checkpoint_restored", path=str(path))
 
 
+def _without_echoes(watched: Watched, now: float, batch: Batch) -> Batch:
+    """A batch of the log without what the agent asked itself: its server counted that, and nobody hid it."""
+    if watched.probing is None:
+        return batch
+    mine = watched.probing.echoes.without(now, batch)
+    coverage = watched.monitor.coverage
+    if coverage is not None and mine is not batch:
+        left_out = _by_version(batch) - _by_version(mine)
+        for version, count in left_out.items():
+            coverage.note(version, count)
+    return mine
+
+
+def _by_version(batch: Batch) -> Counter[str]:
+    counts = np.bincount(batch.version, minlength=len(batch.versions)).tolist()
+    return Counter(dict(zip(batch.versions, counts, strict=True)))
+
+
 def _model_snapshot(name: str, watched: Watched) -> ModelSnapshot:
     return ModelSnapshot(
         model=name,
@@ -346,6 +382,8 @@ def _model_snapshot(name: str, watched: Watched) -> ModelSnapshot:
         alerts=tuple(watched.standing.alerts.values()),
         decisions=tuple(watched.standing.decisions.values()),
         late=watched.monitor.late,
+        coverage=None if watched.monitor.coverage is None else watched.monitor.coverage.view(),
+        read=watched.monitor.lines,
         unproven=watched.reference.unproven,
         quality=watched.reference.measures(),
         blind=watched.reference.blind,
@@ -394,6 +432,7 @@ def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
         now = clock.now()
         busy = app.turn(now)
         app.probe(now)
+        app.count_served(now)
         app.idle(now)
         app.save(now, at_once=False)
         app.publish(now, at_once=False)

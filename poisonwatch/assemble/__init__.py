@@ -17,12 +17,13 @@ from poisonwatch.errors import BaselineError, PoisonwatchError
 from poisonwatch.formats.events import Block
 from poisonwatch.judge.budget import SHARES, period_of_model
 from poisonwatch.monitor.machine import Learned, Monitor
-from poisonwatch.monitor.settings import Settings
+from poisonwatch.monitor.settings import ServedSettings, Settings
 from poisonwatch.probe.echoes import Echoes
 from poisonwatch.probe.endpoint import endpoint_of
 from poisonwatch.probe.golden_set import read as read_golden
 from poisonwatch.probe.prober import Prober
 from poisonwatch.probe.probing import Probing
+from poisonwatch.probe.served import ServedCount
 from poisonwatch.reference.build import build, load_or_build
 from poisonwatch.sinks.deadletter import DeadLetters
 from poisonwatch.sinks.journal import Journal
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from poisonwatch.config import Config, ModelConfig
     from poisonwatch.config.formats import FormatConfig
+    from poisonwatch.config.served import ServedConfig
     from poisonwatch.probe.golden_set import GoldenSet
     from poisonwatch.reference.audit import Signature
     from poisonwatch.reference.file import Reference
@@ -72,6 +74,7 @@ def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> Sidecar:
             len(references),
             given[name].stable,
             confirms=given[name].endpoint is not None,
+            served=given[name].served,
         )
         for name, reference in references.items()
     }
@@ -91,6 +94,8 @@ def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> Sidecar:
         opened.pop_all()
     for name, watched in models.items():
         watched.probing = _probing(given[name], watched.reference, golden[name])
+        served = given[name].served
+        watched.served = ServedCount(served) if served is not None else None
         if given[name].redact:
             watched.redacted = redactor(key_of(config.state.journal))
     app = App(
@@ -236,8 +241,9 @@ def watch(
     stable: str | None,
     *,
     confirms: bool,
+    served: ServedConfig | None = None,
 ) -> Watched:
-    """The machine of one model among `models`; `confirms` says that its endpoint will be asked."""
+    """The machine of one model among `models`; `confirms` says that its endpoint will be asked, `served` where its server counts."""
     settings = Settings(
         window=detection.window_seconds,
         lateness=detection.lateness_seconds,
@@ -255,6 +261,14 @@ def watch(
         stable=stable,
         known=frozenset(reference.versions),
         confirms=confirms,
+        served=None
+        if served is None
+        else ServedSettings(
+            tolerated=served.tolerated_ratio,
+            delay=served.delay_seconds,
+            by_version=served.version_label is not None,
+            learns=served.counts == "requests",
+        ),
     )
     learned = Learned(
         baseline=reference.baseline(),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from poisonwatch.config.endpoint import EndpointConfig
 from poisonwatch.config.part import Part
 from poisonwatch.config.probing import GoldenConfig, ProbesConfig
+from poisonwatch.config.reading import read
+from poisonwatch.config.served import ServedConfig
 from poisonwatch.config.sources import AnySource, FileSourceConfig, HttpSourceConfig, KafkaSourceConfig
-from poisonwatch.errors import ConfigError
+from poisonwatch.config.web import WebConfig
 
 UNITS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0}
 BUDGET = re.compile(r"one page per (?:(?P<count>\d+(?:\.\d+)?) )?(?P<unit>minute|hour|day|week)s?")
@@ -41,40 +41,6 @@ def budget_seconds(text: str) -> float:
     return float(found["count"] or 1) * UNITS[found["unit"]]
 
 
-REMEDIES = {
-    "missing": "this key is required",
-    "model_type": "this must be a mapping",
-    "path_type": "this must be a path",
-    "too_short": "at least one entry is needed",
-    "tuple_type": "this must be a list",
-    "dict_type": "this must be a mapping",
-    "union_tag_not_found": "`kind` is required here",
-}
-"""By kind of mistake, where the validator's own words are not those of YAML."""
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT; an empty host means every interface.
-
-    Raises:
-        ConfigError: when it is none.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        msg = f"web.listen_address: {text!r} is not HOST:PORT"
-        raise ConfigError(msg)
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what was asked for
-
-
-def _check_address(text: str) -> str:
-    try:
-        split_address(text)
-    except ConfigError:
-        msg = "say it as HOST:PORT"
-        raise ValueError(msg) from None
-    return text
-
-
 class ModelConfig(Part):
     """One model that is watched."""
 
@@ -90,6 +56,9 @@ class ModelConfig(Part):
     )
     endpoint: EndpointConfig | None = Field(
         None, description="Where the model can be asked to confirm a trigger; nothing else is ever called."
+    )
+    served: ServedConfig | None = Field(
+        None, description="Where the model's server says how much it served: what the log lacks shows there."
     )
     golden: GoldenConfig | None = Field(
         None, description="Verified inputs: replayed to every version, and what triggers are inserted into."
@@ -193,14 +162,6 @@ class StateConfig(Part):
     )
 
 
-class WebConfig(Part):
-    """Where the agent answers."""
-
-    listen_address: Annotated[str, AfterValidator(_check_address)] = Field(
-        "127.0.0.1:9787", description="HOST:PORT of /metrics and the decision API."
-    )
-
-
 class Config(Part):
     """Everything that the agent is told."""
 
@@ -239,27 +200,7 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: one line per mistake, with the YAML path and the remedy.
     """
-    try:
-        loaded = YAML(typ="safe", pure=True).load(path)
-    except OSError as error:
-        msg = f"{path}: the configuration cannot be read ({error.strerror})"
-        raise ConfigError(msg) from None
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
-        problem = " ".join(str(error).split())
-        msg = f"{path}: this is not valid YAML: {problem}"
-        raise ConfigError(msg) from None
-    if not isinstance(loaded, dict):
-        msg = f"{path}: the configuration must be a mapping with at least `models` and `sources`"
-        raise ConfigError(msg)
-    try:
-        config = Config.model_validate(loaded)
-    except ValidationError as error:
-        problems = error.errors()
-        # Where an entry of a list is wrong, that the list is then empty is no mistake of its own.
-        inside = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
-        told = [p for p in problems if p["type"] != "too_short" or p["loc"] not in inside]
-        lines = [f"{path}: {_place(problem['loc'])}{_remedy(problem)}" for problem in told]
-        raise ConfigError("\n".join(lines)) from None
+    config = read(path, Config, "`models` and `sources`")
     return _rooted(config, path.resolve().parent)
 
 
@@ -275,50 +216,6 @@ def dump(config: Config) -> str:
     return text.getvalue()
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in _followed(location)[0]:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return f"{text}: " if text else ""
-
-
-def _remedy(problem: Any) -> str:
-    kind, location = problem["type"], problem["loc"]
-    if kind == "extra_forbidden":
-        known = list(_followed(location[:-1])[1].model_fields)
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        return f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known are {', '.join(known)}"
-    return REMEDIES[kind] if kind in REMEDIES else str(problem["msg"]).removeprefix("Value error, ")
-
-
-def _followed(location: tuple[int | str, ...]) -> tuple[list[int | str], type[BaseModel]]:
-    """A place as the file has it, and the part of the configuration that is there.
-
-    Where `kind` chose among several parts, the validator puts the kind into the location: it is no key.
-    """
-    written: list[int | str] = []
-    model: type[BaseModel] = Config
-    among: list[type[BaseModel]] = []
-    for part in location:
-        chosen = [one for one in among if part in get_args(one.model_fields["kind"].annotation)]
-        among = []
-        if chosen:
-            model = chosen[0]
-            continue
-        written.append(part)
-        if isinstance(part, str) and part in model.model_fields:
-            found = _models_of(model.model_fields[part].annotation)
-            among = found if len(found) > 1 else []
-            model = found[0] if len(found) == 1 else model
-    return written, model
-
-
-def _models_of(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_of(inner)]
-
-
 def _rooted(config: Config, folder: Path) -> Config:
     """The same configuration with absolute paths."""
     state = {
@@ -331,6 +228,9 @@ def _rooted(config: Config, folder: Path) -> Config:
             "models": tuple(_rooted_model(model, folder) for model in config.models),
             "sources": tuple(_rooted_source(source, folder) for source in config.sources),
             "state": config.state.model_copy(update=state),
+            "web": config.web.model_copy(update={"config_file": folder / config.web.config_file})
+            if config.web.config_file
+            else config.web,
         }
     )
 
@@ -350,7 +250,11 @@ def _rooted_model(model: ModelConfig, folder: Path) -> ModelConfig:
     endpoint = model.endpoint
     if endpoint is not None and endpoint.bearer_token_file is not None:
         endpoint = endpoint.model_copy(update={"bearer_token_file": folder / endpoint.bearer_token_file})
+    served = model.served
+    if served is not None and served.bearer_token_file is not None:
+        served = served.model_copy(update={"bearer_token_file": folder / served.bearer_token_file})
     golden = model.golden
     if golden is not None:
         golden = golden.model_copy(update={"path": folder / golden.path})
-    return model.model_copy(update={"reference": folder / model.reference, "endpoint": endpoint, "golden": golden})
+    changed = {"reference": folder / model.reference, "endpoint": endpoint, "golden": golden, "served": served}
+    return model.model_copy(update=changed)

@@ -96,10 +96,10 @@ def _with_lost(decoded: Decoded, lost: Draft) -> Decoded:
     """What was decoded, with what was lost on the way to it."""
     count = lost.rejected.total()
     batches = decoded.batches
-    if count and len(batches) == 1:
-        # Where exactly they stood is not known any more: after the last record of the block.
+    if count and batches:
+        # Where exactly they stood is not known any more, nor of which model they are: after the last record of the first.
         at = np.concatenate((batches[0].rejected_at, np.full(count, batches[0].time.size, np.int64)))
-        batches = (dataclasses.replace(batches[0], rejected_at=at),)
+        batches = (dataclasses.replace(batches[0], rejected_at=at), *batches[1:])
     return dataclasses.replace(
         decoded,
         lines=decoded.lines + count,
