@@ -14,7 +14,7 @@ import time
 import tracemalloc
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -25,6 +25,9 @@ from poisonwatch.errors import SpoolFullError, StateError
 from poisonwatch.formats.events import MARK, Event, events, frame
 from poisonwatch.sources.spool import READ_SIZE, Spool
 from tests.sources.spooled import drain, numbered, segments
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 ROOM = 1 << 20
 
@@ -46,6 +49,24 @@ def test_events_come_back_as_they_were(tmp_path: Path) -> None:
     assert block.framed
     assert list(events(block)) == sent
     assert (spool.poll(), spool.lag()) == (None, 0)
+    spool.close()
+
+
+def test_safe_before_acknowledged(tmp_path: Path) -> None:
+    """An append returns when the disk has the bytes, and the folder the name of a new segment."""
+    spool = Spool(tmp_path / "spool", ROOM)
+    calls: list[str] = []
+
+    def note(_: FrameType, what: str, function: Any) -> None:
+        if what == "c_call" and function.__module__ == "posix":
+            calls.append(function.__name__)
+
+    for expected in (["fsync", "pwrite", "fdatasync"], ["pwrite", "fdatasync"]):
+        calls.clear()
+        sys.setprofile(note)
+        spool.append([numbered(0)])
+        sys.setprofile(None)
+        assert [name for name in calls if name in {"fsync", "pwrite", "fdatasync"}] == expected
     spool.close()
 
 
