@@ -93,19 +93,24 @@ class Translator:
     def translate(self, block: Block) -> Translated:
         """Native lines of a block; halves that wait for their other half are told with it."""
         draft = Draft()
+        records: list[bytes] = []
+        labels: list[bytes] = []
         for event in events(block):
             try:
                 self._format.read(event, draft)
             except Rejected as rejected:
                 draft.reject(rejected.args[0], event.body)
-        return _written(draft)
+            # As objects they take several times the room: those of one event at a time, which is bounded.
+            records.append(_written(draft.records, draft))
+            labels.append(_written(draft.labels, draft))
+        return Translated(b"".join(records), b"".join(labels), draft)
 
     def flush(self) -> Translated:
         """The log has ended: what still waits has no other half."""
         draft = Draft()
         if self._format.pairing is not None:
             self._format.pairing.flush(draft)
-        return _written(draft)
+        return Translated(_written(draft.records, draft), _written(draft.labels, draft), draft)
 
     @property
     def waiting(self) -> int:
@@ -122,15 +127,14 @@ class Translator:
             self._format.pairing.restore(state)
 
 
-def _written(draft: Draft) -> Translated:
-    return Translated(_lines(draft.records, draft), _lines(draft.labels, draft), draft)
-
-
-def _lines(records: list[dict[str, Any]], draft: Draft) -> bytes:
+def _written(records: list[dict[str, Any]], draft: Draft) -> bytes:
+    """The records as lines; they are taken off the list."""
     try:
-        return b"".join([_encode(record) + b"\n" for record in records])
+        lines = [_encode(record) + b"\n" for record in records]
     except (TypeError, ValueError, UnicodeEncodeError, OverflowError, RecursionError):
-        return b"".join(_line(record, draft) for record in records)
+        lines = [_line(record, draft) for record in records]
+    records.clear()
+    return b"".join(lines)
 
 
 def _line(record: dict[str, Any], draft: Draft) -> bytes:
