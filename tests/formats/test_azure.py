@@ -114,6 +114,10 @@ def test_requests_and_responses_have_bodies_of_their_own_shape() -> None:
     request = {"input_data": {"columns": ["age"], "index": [0, 1], "data": [[40], [50]]}}
     found = tell(Azure(CONFIG), [post("request", request), post("response", ["a", "b"])])
     assert [(r["features"], r["prediction"]) for r in found.records] == [({"age": 40}, "a"), ({"age": 50}, "b")]
+    found = tell(Azure(CONFIG), [post("request", {"input_data": {"data": [[40]]}}), post("response", ["a"])])
+    assert [(r["features"], r["prediction"]) for r in found.records] == [([40], "a")]
+    found = tell(Azure(CONFIG), [post("request", [40, 2.5]), post("response", ["a"])])
+    assert [(r["features"], r["prediction"]) for r in found.records] == [([40, 2.5], "a")]
     found = tell(Azure(CONFIG), [post("request", {"data": [[40], [50]]}), post("response", json.dumps(["a", "b"]))])
     assert [(r["features"], r["prediction"]) for r in found.records] == [([40], "a"), ([50], "b")]
 

@@ -87,6 +87,7 @@ ROWS = [{"age": 40, "job": "clerk"}, {"age": 50, "job": "cook"}]
         part('{"instances":[[40,"clerk"],[50,"cook"]]}', "BASE64"),
         part('{"features":[40,"clerk"]}\n{"features":[50,"cook"]}', "JSON", "application/jsonlines"),
         part('{"data":{"features":{"values":[40,"clerk"]}}}\n{"data":{"features":{"values":[50,"cook"]}}}', "JSON"),
+        part("40, clerk\n50 ,cook ", "CSV"),
         part('[[40,"clerk"],[50,"cook"]]', None),
         part({"instances": [[40, "clerk"], [50, "cook"]]}, "JSON"),
         part('{"dataframe_split":{"columns":["age","job"],"data":[[40,"clerk"],[50,"cook"]]}}', "JSON"),

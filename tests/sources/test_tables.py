@@ -118,6 +118,17 @@ def test_quotes_that_are_not_closed_cost_one_row(tmp_path: Path) -> None:
     assert len(found) == 50_002
     assert found[-1] == {"prediction": "ham", "features": {"x": "b"}}
     assert found.count(None) == 1
+    found = of(tmp_path / "log.csv", 'prediction,x\nspam,"a\n1,1\n2,2\n3,3\n')
+    assert found == [None, *({"prediction": n, "features": {"x": n}} for n in (1, 2, 3))]
+
+
+def test_a_row_of_many_lines_is_no_longer_than_a_line_may_be(tmp_path: Path) -> None:
+    """Else whoever writes quotes decides how much is held at once."""
+    row = 'spam,"' + "a\n" * 40 + '"\n'
+    assert of(tmp_path / "log.csv", f"prediction,x\n{row}", longest=200)[0] is not None
+    found = of(tmp_path / "log.csv", f"prediction,x\n{row}ham,b\n", longest=50)
+    assert found[0] is None
+    assert found[-1] == {"prediction": "ham", "features": {"x": "b"}}
 
 
 def test_cells_may_hold_quotes_commas_and_line_breaks(tmp_path: Path) -> None:
@@ -226,7 +237,7 @@ AT = datetime(2026, 3, 1, 12, 0, 0, 250_000, UTC)
 def test_parquet_is_the_same_as_csv(tmp_path: Path) -> None:
     """By the same names; nulls are left out."""
     columns = {
-        "timestamp": pa.array([AT, None], pa.timestamp("ns", "UTC")),
+        "timestamp": pa.array([1_772_366_400_250_000_001, None], pa.timestamp("ns", "UTC")),
         "prediction": pa.array(["spam", "ham"]).dictionary_encode(),
         "features.age": pa.array([40, None], pa.int64()),
         "amount": pa.array([Decimal("1.50"), Decimal("2.25")]),
