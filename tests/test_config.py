@@ -45,7 +45,13 @@ MISTAKES: list[tuple[str, list[str]]] = [
     (MODELS + "sources:\n  - log.ndjson\n", ["sources[0]: this must be a mapping"]),
     (MODELS + "sources:\n  - path: [a]\n", ["sources[0].path: this must be a path"]),
     (MODELS + "sources:\n  - {path: a, content: labels}\n", ["sources[0].content: Input should be 'predictions' or"]),
-    (MODELS + "sources:\n  - {path: a, kind: kafka}\n", ["sources[0].kind: Input should be 'file'"]),
+    (MODELS + "sources:\n  - {path: a, kind: amqp}\n", ["sources[0]: `kind` must be one of file, stdin, http, kafka"]),
+    (MODELS + "sources:\n  - {kind: kafka}\n", ["sources[0].brokers: this key is", "sources[0].topic: this key is"]),
+    (
+        MODELS + "sources:\n  - {path: a, format: {kind: kserve, colums: [a]}}\n",
+        ["sources[0].format.colums: unknown key; known are"],
+    ),
+    (MODELS + "sources:\n  - {kind: http}\n", ["sources: /v1/predictions needs `state.spool`"]),
     (GOOD + "detection: {window_seconds: soon}\n", ["detection.window_seconds: Input should be a valid number"]),
     (
         GOOD + "detection: {window_seconds: 0}\n",
@@ -92,7 +98,7 @@ MISTAKES: list[tuple[str, list[str]]] = [
     ),
     (
         MODELS + "sources:\n  - path: a\n  - path: a\n",
-        ["sources: two sources read the same file: every record would count twice"],
+        ["sources: two sources read a: every record would count twice"],
     ),
     (
         "models:\n  - {name: m, reference: a}\n  - {name: m, reference: b}\n" + SOURCES,

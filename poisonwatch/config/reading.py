@@ -23,6 +23,7 @@ REMEDIES = {
     "too_short": "at least one entry is needed",
     "tuple_type": "this must be a list",
     "dict_type": "this must be a mapping",
+    "model_attributes_type": "this must be a mapping",
     "union_tag_not_found": "`kind` is required here",
 }
 """By kind of mistake, where the validator's own words are not those of YAML."""
@@ -72,6 +73,8 @@ def _remedy(problem: Any, kind: type[BaseModel]) -> str:
         known = list(_followed(location[:-1], kind)[1].model_fields)
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
         return f"unknown key; did you mean `{near[0]}`?" if near else f"unknown key; known are {', '.join(known)}"
+    if mistake == "union_tag_invalid":
+        return f"`kind` must be one of {problem['ctx']['expected_tags'].replace(chr(39), '')}"
     return REMEDIES[mistake] if mistake in REMEDIES else str(problem["msg"]).removeprefix("Value error, ")
 
 
@@ -84,13 +87,16 @@ def _followed(location: tuple[int | str, ...], kind: type[BaseModel]) -> tuple[l
     model: type[BaseModel] = kind
     among: list[type[BaseModel]] = []
     for part in location:
+        if isinstance(part, int):
+            written.append(part)
+            continue
         chosen = [one for one in among if part in get_args(one.model_fields["kind"].annotation)]
         among = []
         if chosen:
             model = chosen[0]
             continue
         written.append(part)
-        if isinstance(part, str) and part in model.model_fields:
+        if part in model.model_fields:
             found = _models_of(model.model_fields[part].annotation)
             among = found if len(found) > 1 else []
             model = found[0] if len(found) == 1 else model

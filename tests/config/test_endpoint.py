@@ -120,7 +120,10 @@ TEMPLATE = f"kind: template, url: '{URL}'"
 MISTAKES = [
     # (endpoint, what the error says after the file's name)
     (f"{{url: '{URL}'}}", "models[0].endpoint: `kind` is required here"),
-    (f"{{kind: triton, url: '{URL}'}}", "models[0].endpoint: Input tag 'triton' found using 'kind'"),
+    (
+        f"{{kind: triton, url: '{URL}'}}",
+        "models[0].endpoint: `kind` must be one of open_inference, mlserver, kserve_v1, template",
+    ),
     ("http://models", "models[0].endpoint: "),
     (f"{{{OPEN}, label: y}}", "models[0].endpoint.inputs: this key is required"),
     (f"{{{OPEN}, label: y, inputs: {{txt: t}}}}", "models[0].endpoint.inputs.txt: unknown key; did you mean `text`?"),
