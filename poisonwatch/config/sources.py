@@ -73,12 +73,36 @@ class HttpSourceConfig(_SourcePart):
         return path
 
 
+_OWN_SETTINGS = frozenset(
+    [
+        "allow.auto.create.topics",
+        "auto.offset.reset",
+        "bootstrap.servers",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "group.id",
+        "group.protocol",
+        "metadata.broker.list",
+        "partition.assignment.strategy",
+    ]
+)
+"""Settings of librdkafka that exact counts hang on, or that have a place of their own."""
+
+_RUNS_CODE = frozenset(["plugin.library.paths", "sasl.kerberos.kinit.cmd", "ssl.engine.location", "ssl.providers"])
+_SECRET = ("password", "secret", "ssl.key.pem", "sasl.oauthbearer.config", "private.key.pem")
+
+
 class KafkaSourceConfig(_SourcePart):
     """A topic of Apache Kafka, or of what speaks its protocol; needs the extra `kafka`."""
 
     kind: Literal["kafka"]
     brokers: tuple[str, ...] = Field(min_length=1, description="HOST:PORT of brokers to begin with.")
-    topic: str = Field(min_length=1, max_length=249)
+    topic: str = Field(
+        min_length=1,
+        max_length=249,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="The topic; each partition is read in its own order.",
+    )
     group: str = Field("poisonwatch", min_length=1, max_length=255, description="Consumer group.")
     start: Literal["earliest", "latest"] = Field("earliest", description="Where to begin without a checkpoint.")
     options: dict[str, str] = Field(
@@ -93,6 +117,27 @@ class KafkaSourceConfig(_SourcePart):
     def name(self) -> str:
         """What the source is called in metrics and logs."""
         return f"kafka:{self.topic}"
+
+    @field_validator("options")
+    @classmethod
+    def _allowed(cls, options: dict[str, str]) -> dict[str, str]:
+        for name in options:
+            if any(part in name for part in _SECRET):
+                msg = f"{name} is a secret: put it into a file and name that under secrets"
+                raise ValueError(msg)
+        return cls._harmless(options)
+
+    @field_validator("secrets")
+    @classmethod
+    def _harmless(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for name in settings:
+            if name in _OWN_SETTINGS:
+                msg = f"{name} is not to be set here: the agent needs it as it is, or has a key of its own for it"
+                raise ValueError(msg)
+            if name in _RUNS_CODE:
+                msg = f"{name} runs code that a configuration must not bring along"
+                raise ValueError(msg)
+        return settings
 
 
 def _kind(value: Any) -> Any:

@@ -19,11 +19,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from poisonwatch.formats.events import Block
 from poisonwatch.sources.kafka_claims import Claim, Runs, beyond, decode, encode, extended
-from poisonwatch.sources.kafka_client import QUERY_SECONDS, Tap, consumer, framed, read_secrets
+from poisonwatch.sources.kafka_client import (
+    OFFSET_BEGINNING,
+    QUERY_SECONDS,
+    KafkaError,
+    KafkaException,
+    Tap,
+    TopicPartition,
+    consumer,
+    framed,
+    read_secrets,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -257,6 +266,8 @@ class KafkaSource:
 
     def _fetch(self, now: float) -> None:
         found, _ = self._tap.take()
+        if found:
+            self._reached(up=True)
         for number, messages in found.items():
             self._partitions[number].add(messages, self._topic)
         self._hold_back(self._tap)

@@ -12,10 +12,24 @@ from poisonwatch.errors import ConfigError, MissingExtraError
 from poisonwatch.formats.events import Event, frame
 
 try:
-    from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+    from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 except ImportError as missing:
     message = 'reading from Kafka needs confluent-kafka: `pip install "poisonwatch[kafka]"`'
     raise MissingExtraError(message) from missing
+
+# Taken from here by `kafka`, so that the extra is looked for in one place.
+__all__ = [
+    "OFFSET_BEGINNING",
+    "QUERY_SECONDS",
+    "Consumer",
+    "KafkaError",
+    "KafkaException",
+    "Tap",
+    "TopicPartition",
+    "consumer",
+    "framed",
+    "read_secrets",
+]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
