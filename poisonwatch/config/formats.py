@@ -55,7 +55,10 @@ class NativeConfig(_FormatPart):
         description="Where a native field is in the log, as a dotted path: `prediction: response.class`. Keys of one feature are "
         "written like `features.age`. Fields that are not named keep their native place.",
     )
-    timezone: Zone = Field("UTC", description="IANA zone of timestamps that name none; only where `fields` is given.")
+    timezone: Zone = Field(
+        "UTC",
+        description="IANA zone of timestamps that name none; in a plain native log (no `fields`, UTC) these are rejected.",
+    )
 
     @field_validator("fields")
     @classmethod

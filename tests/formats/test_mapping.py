@@ -157,6 +157,12 @@ def test_the_configured_model_is_that_of_all_and_the_version_of_those_without() 
     assert [(r["model"], r["model_version"]) for r in found] == [("mail", "v1"), ("mail", "v0")]
 
 
+def test_a_zone_alone_is_enough_for_native_lines() -> None:
+    """All fields are then in their native place."""
+    record = {"timestamp": "2026-11-22T07:50:07.25", "prediction": "spam", "features": {"age": 4}}
+    assert mapped({}, record, timezone="Europe/Berlin") == [record | {"timestamp": START}]
+
+
 def test_one_body_may_hold_many_records() -> None:
     """One object, a list of them, or one a line; each bad one is counted alone."""
     bodies = [
