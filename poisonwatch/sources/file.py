@@ -72,8 +72,8 @@ class FollowedFile:
         self._clock = clock
         self._folders = folders or Folders(clock)
         self._wanted = wanted
-        self._ledger = Ledger(kin)
         self._readings: dict[Key, Reading] = {}
+        self._ledger = Ledger(self._readings, kin)
         self._current: Reading | None = None
         self._candidate: Contents | None = None  # a compressed file on the way to a place
         self._problems: dict[str, str] = {}
@@ -191,7 +191,7 @@ class FollowedFile:
         """The file at the path, and all others of the log, the oldest first."""
         self._looked = self._clock()
         here = entry_of(self.path)
-        paths = self._folders.siblings(self.path, fresh=self._changed)
+        paths = self._folders.siblings(self.path, fresh=self._changed or not self._readings)
         self._changed = False
         self.found = here is not None and str(self.path) not in self._problems
         if paths is None:
@@ -205,7 +205,7 @@ class FollowedFile:
             if key not in there:  # it has no name any more, or one that tells nothing
                 status = reading.contents.status
                 there[key] = Entry(reading.contents.path, *key, status.st_size, status.st_mtime_ns)
-        self._ledger.met(dict(there), {key: reading.contents for key, reading in self._readings.items()})
+        self._ledger.met(dict(there))
         if here is not None:
             there.pop(here.key)
         name = self.path.name
@@ -263,7 +263,7 @@ class FollowedFile:
         try:
             mark = self._ledger.identify(entry, contents, here)
         except LaterError:
-            if self._candidate is not contents:
+            if known is None and self._candidate is not contents:
                 self._drop_candidate()
                 self._candidate = contents
             raise
@@ -338,7 +338,7 @@ class FollowedFile:
             return None
         if reading.partial and 0 <= now - self._ended[0] < PATIENCE:
             return None
-        last = b"" if self._goes_on(reading, here) else reading.last()
+        last = b"" if self._goes_on(reading) else reading.last()
         self._settle(reading)
         return last
 
@@ -357,20 +357,23 @@ class FollowedFile:
         self._settle(reading)
         return last
 
-    def _goes_on(self, reading: Reading, here: Entry) -> bool:
-        """Does the file that has taken the place begin with all that this one has? Then it is a longer copy."""
-        partial = reading.partial
+    def _goes_on(self, reading: Reading) -> bool:
+        """Does another file begin with all that this one has, its unfinished line too? Then it is a longer copy."""
+        partial, mark = reading.partial, reading.mark
         if not partial:
             return False
-        try:
-            contents = Contents(here.path)
-        except OSError:
-            return False
-        try:
-            mark = reading.mark
-            return bool(mark.holds(contents)) and contents.read(mark.offset, len(partial)) == partial
-        finally:
-            contents.close()
+        for path in (self.path, *(self._folders.siblings(self.path, fresh=True) or ())):
+            try:
+                contents = Contents(path)
+            except OSError:
+                continue
+            try:
+                other = (contents.device, contents.inode) != (mark.device, mark.inode)
+                if other and mark.holds(contents) and contents.read(mark.offset, len(partial)) == partial:
+                    return True
+            finally:
+                contents.close()
+        return False
 
     def _settle(self, reading: Reading) -> None:
         """It is done with until it changes; where it has changed since it was read, it is not."""
@@ -382,7 +385,7 @@ class FollowedFile:
     def _let_go(self, reading: Reading) -> None:
         self._changed = True
         reading.contents.close()
-        self._readings = {key: other for key, other in self._readings.items() if other is not reading}
+        del self._readings[reading.contents.device, reading.contents.inode]
         if self._current is reading:
             self._current = self._ended = None
 

@@ -36,7 +36,7 @@ MOST_KNOWN = 4096
 REST_SECONDS = 600.0
 """A log of a glob that has not grown for so long is done with until it grows; its last line needs no newline then."""
 
-YIELD_SECONDS = 5.0
+YIELD_SECONDS = 1.0
 """The same, without the last line, where others wait to be followed."""
 
 _ALL_BLOCKS = 16 << 20

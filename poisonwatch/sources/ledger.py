@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from poisonwatch.sources.folders import Entry
+    from poisonwatch.sources.reading import Reading
 
 MOST_GONE = 32
 """Files no longer there whose marks are kept: a copy of one may turn up."""
@@ -37,15 +38,16 @@ class Kin(NamedTuple):
 class Ledger:
     """The marks of a log's files by device and inode, and those of files that are gone.
 
-    `kin` gives what other streams know of files that begin like the one that is asked for.
+    `opened` are the files that are open now, as they come and go; `kin` gives what other streams know of files that begin
+    like the one that is asked for.
     """
 
-    def __init__(self, kin: Callable[[Contents], Iterable[Kin]] = lambda _: ()) -> None:
+    def __init__(self, opened: Mapping[Key, Reading], kin: Callable[[Contents], Iterable[Kin]]) -> None:
         self.marks: dict[Key, Mark] = {}
         self.gone: list[Mark] = []
         self._kin = kin
         self._there: Mapping[Key, Entry] = {}
-        self._open: Mapping[Key, Contents] = {}
+        self._open = opened
         self._copies: dict[Key, int] = {}  # bytes of copies at the last look: they may be still written
 
     def state(self) -> dict[str, Any]:
@@ -71,9 +73,9 @@ class Ledger:
         mark.ignored, mark.size, mark.written = True, entry.size, entry.written
         self.marks[entry.key] = mark
 
-    def met(self, there: Mapping[Key, Entry], opened: Mapping[Key, Contents]) -> None:
-        """These files are there, and these are open: marks of others are kept for a while, without their inode."""
-        self._there, self._open = there, opened
+    def met(self, there: Mapping[Key, Entry]) -> None:
+        """These files are there: marks of others are kept for a while, without their inode."""
+        self._there = there
         self._copies = {key: size for key, size in self._copies.items() if key in there}
         for key in [key for key in self.marks if key not in there]:
             mark = self.marks[key]
@@ -109,8 +111,8 @@ class Ledger:
             own.size, own.written = entry.size, entry.written
             return None
         is_open = entry.key in self._open
-        if not is_open and not at_path and here is not None and self._copy_of(contents, entry, here):
-            return None  # what the file at the path says, too: it is read there
+        if not is_open and not at_path and self._beginning_of_another(entry, contents, here):
+            return None  # it is read there
         elsewhere: list[Mark] = []
         if not is_open and (own is None or own.offset == 0):
             for kin in self._kin(contents):
@@ -118,8 +120,8 @@ class Ledger:
                     return None
                 elsewhere.append(kin.mark)
         mark = self._furthest(entry, contents, own, elsewhere, at_path=at_path)
-        if own is None and mark.offset == 0 and not at_path and self._beginning_of_another(contents):
-            mark = end_of(contents)
+        if mark is None:
+            return None
         if mark.ignored:
             mark.size, mark.written = entry.size, entry.written
         self.marks[entry.key] = mark
@@ -149,8 +151,11 @@ class Ledger:
 
     def _furthest(
         self, entry: Entry, contents: Contents, own: Mark | None, elsewhere: list[Mark], *, at_path: bool
-    ) -> Mark:
-        """The mark of this file, or that of one with the same contents that was read further."""
+    ) -> Mark | None:
+        """The mark of this file, or that of one with the same contents that was read further.
+
+        None of a compressed file that is not whole and may turn out to be such a one.
+        """
         mark = own or Mark(device=entry.device, inode=entry.inode)
         for other in sorted((*self.marks.values(), *self.gone, *elsewhere), key=lambda other: other.offset):
             if other.offset <= mark.offset or not other.head or mark.ignored:
@@ -162,33 +167,42 @@ class Ledger:
                 raise LaterError
             if held:
                 mark = other.moved(entry.device, entry.inode)
+            elif contents.compressed and not contents.complete and other.begins(contents):
+                return None
         return mark
 
-    def _copy_of(self, contents: Contents, entry: Entry, other: Entry) -> bool:
-        """Is this file a copy, finished or not, of another? Then it is done with once the other was read so far."""
-        if contents.compressed or not self._within(contents, other):
-            return False
-        mark = self.marks.get(other.key)
-        if mark is not None and mark.offset >= contents.length:
-            self.marks[entry.key] = end_of(contents, entry)
-        return True
+    def _beginning_of_another(self, entry: Entry, contents: Contents, here: Entry | None) -> bool:
+        """Does another file say all that this one does? Then it is done with once that was read so far.
 
-    def _beginning_of_another(self, contents: Contents) -> bool:
-        """Is this file the beginning of one that was read further than that?"""
-        if contents.compressed and not (contents.ended and contents.complete):
-            return False
-        return any(
-            mark.offset > contents.length and key in self._there and self._within(contents, self._there[key])
-            for key, mark in self.marks.items()
-        )
+        It may be a copy of the file at the path that is not whole yet: its last line is no line then.
+        """
+        if contents.compressed:
+            # While the original is there, it may be still written.
+            original = entry.path.with_suffix("")
+            return any(other.path == original for other in self._there.values())
+        for other in self._there.values():
+            longer = other.size > contents.length or (here is not None and other.key == here.key)
+            if other.key == entry.key or not longer:
+                continue
+            with self._opened(other) as held:
+                if held is None or not begins_with(held, contents):
+                    continue
+                mark = self.marks.get(other.key)
+                # The mark may be that of a file that had this inode before.
+                if mark is not None and mark.offset >= contents.length and mark.holds(held):
+                    self.marks[entry.key] = end_of(contents, entry)
+                return True
+        return False
 
-    def _within(self, contents: Contents, entry: Entry) -> bool:
-        """Does the file of an entry begin with all that these contents are?"""
+    @contextmanager
+    def _opened(self, entry: Entry) -> Iterator[Contents | None]:
+        """The contents of a file, which may be open already."""
         known = self._open.get(entry.key)
         if known is not None:
-            return begins_with(known, contents)
-        with _opened(entry.path) as other:
-            return other is not None and begins_with(other, contents)
+            yield known.contents
+            return
+        with _opened(entry.path) as contents:
+            yield contents
 
     def _read_there(self, entry: Entry, contents: Contents, kin: Kin) -> bool:
         """Does another stream read this file, or one with the same contents?"""
