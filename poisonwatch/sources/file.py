@@ -339,7 +339,7 @@ class FollowedFile:
         if reading.partial and 0 <= now - self._ended[0] < PATIENCE:
             return None
         last = b"" if self._goes_on(reading) else reading.last()
-        self._settle(reading)
+        self._settle(reading, left=len(reading.partial))
         return last
 
     def _at_end_of_compressed(self, reading: Reading) -> bytes | None:
@@ -368,17 +368,20 @@ class FollowedFile:
             except OSError:
                 continue
             try:
-                other = (contents.device, contents.inode) != (mark.device, mark.inode)
-                if other and mark.holds(contents) and contents.read(mark.offset, len(partial)) == partial:
+                if (contents.device, contents.inode) == (mark.device, mark.inode) or not mark.holds(contents):
+                    continue
+                rest = contents.read(mark.offset, len(partial) + 1)
+                # Of two copies that end alike one has to give the line; the file at the path may still grow.
+                if rest.startswith(partial) and (len(rest) > len(partial) or path == self.path):
                     return True
             finally:
                 contents.close()
         return False
 
-    def _settle(self, reading: Reading) -> None:
-        """It is done with until it changes; where it has changed since it was read, it is not."""
+    def _settle(self, reading: Reading, left: int = 0) -> None:
+        """It is done with until it changes, but for bytes that are `left` to another; not if it has changed already."""
         status = reading.contents.status
-        if reading.contents.compressed or status.st_size <= reading.mark.offset:
+        if reading.contents.compressed or status.st_size <= reading.mark.offset + left:
             reading.mark.size, reading.mark.written = status.st_size, status.st_mtime_ns
         self._let_go(reading)
 

@@ -26,8 +26,9 @@ class Mark(msgspec.Struct, kw_only=True):
     """How far a file was read, and how to know it again.
 
     `start` is where its first bytes stand, after the NULs of a hole; `head` of them were hashed, and `tail` of those before
-    `offset`. `skipping` says that the place is within a line too long, `ignored` that the file is not to be read, and
-    `size` and `written` (mtime, ns) what it looked like when it was done with; -1 while it is not.
+    `offset`. `skipping` says that the place is within a line too long, `ignored` that the file is not to be read,
+    `copied` that it is a copy, which may end within a line: it tells nothing of other files. `size` and `written` (mtime, ns)
+    are what it looked like when it was done with; -1 while it is not.
     A device and inode of -1: there is no such file any more, or its contents were replaced.
     """
 
@@ -41,6 +42,7 @@ class Mark(msgspec.Struct, kw_only=True):
     tail_digest: str = ""
     skipping: bool = False
     ignored: bool = False
+    copied: bool = False
     size: int = -1
     written: int = -1
 

@@ -90,7 +90,7 @@ class Ledger:
     def detach(self, key: Key) -> None:
         """The file with this inode is not what its mark says."""
         mark = self.marks.pop(key)
-        if mark.offset and mark.head:
+        if mark.offset and mark.head and not mark.copied:
             self.gone = [*self.gone, mark.moved(-1, -1)][-MOST_GONE:]
 
     def done(self, entry: Entry) -> bool:
@@ -158,7 +158,7 @@ class Ledger:
         """
         mark = own or Mark(device=entry.device, inode=entry.inode)
         for other in sorted((*self.marks.values(), *self.gone, *elsewhere), key=lambda other: other.offset):
-            if other.offset <= mark.offset or not other.head or mark.ignored:
+            if other.offset <= mark.offset or not other.head or other.copied or mark.ignored:
                 continue
             if other.ignored and (at_path or own is not None):
                 continue
@@ -239,7 +239,7 @@ def _opened(path: Path) -> Iterator[Contents | None]:
 
 
 def end_of(contents: Contents, entry: Entry | None = None) -> Mark:
-    """A mark after all that a file has, done with where its entry is told; a compressed one is not decompressed for it."""
+    """A mark after all that a file has, as a copy that is done with where its entry is told; a compressed one is not decompressed for it."""
     mark = Mark(device=contents.device, inode=contents.inode)
     head = contents.read(0, HEAD)
     mark.head, mark.head_digest = len(head), digest(head)
@@ -248,7 +248,7 @@ def end_of(contents: Contents, entry: Entry | None = None) -> Mark:
         tail = contents.read(max(0, mark.offset - TAIL), TAIL)
         mark.tail, mark.tail_digest = len(tail), digest(tail)
     if entry is not None and contents.length <= entry.size:
-        mark.size, mark.written = entry.size, entry.written
+        mark.copied, mark.size, mark.written = True, entry.size, entry.written
     return mark
 
 
@@ -267,7 +267,7 @@ def alike(contents: Contents, known: Iterable[tuple[Mark, Path | None, bool]]) -
     """Of many marks those whose files begin like this one."""
     digests: dict[tuple[int, int], str] = {}
     for mark, path, is_open in known:
-        if not mark.head or not mark.offset or mark.ignored:
+        if not mark.head or not mark.offset or mark.ignored or mark.copied:
             continue
         span = mark.start, mark.head
         if span not in digests:
