@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
-from poisonwatch.formats.events import Block
-from poisonwatch.sources.kafka_claims import Claim, Runs, beyond, decode, encode, extended
+from poisonwatch.sources.kafka_claims import Claim, beyond, decode, encode, extended
 from poisonwatch.sources.kafka_client import (
     OFFSET_BEGINNING,
     QUERY_SECONDS,
@@ -30,21 +29,18 @@ from poisonwatch.sources.kafka_client import (
     Tap,
     TopicPartition,
     consumer,
-    framed,
     read_secrets,
 )
+from poisonwatch.sources.kafka_partition import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-    from confluent_kafka import Consumer, Message
+    from confluent_kafka import Consumer
 
     from poisonwatch.config.sources import KafkaSourceConfig
 
 log = structlog.get_logger()
-
-BLOCK = 1 << 20
-"""Bytes after which a block is full."""
 
 HELD = 12 << 20
 LEAST_HELD, MOST_HELD = 1 << 14, 4 << 20
@@ -79,83 +75,6 @@ class _Statistics(msgspec.Struct):
 _statistics = msgspec.json.Decoder(_Statistics)
 
 
-class _Chunk(NamedTuple):
-    """Frames of consecutive messages, and the offset after them."""
-
-    data: bytes
-    start: int
-    end: int
-
-
-class _Partition:
-    """One partition as a stream. All before `claimed` may be given; `given` is the offset after what was."""
-
-    def __init__(self, topic: str, number: int) -> None:
-        self.number = number
-        self.name = f"{topic}/{number}"
-        self.given = -1
-        self.claimed = -1
-        self.durable = -1  # the offset after what a checkpoint on disk has
-        self.chunks: deque[_Chunk] = deque()
-        self.size = 0
-        self.ours = False  # by the group's present assignment
-        self.next: int | None = None  # where to go on, once there are no debts
-        self.debts: deque[tuple[int, int]] = deque()
-        self.runs: Runs = ()  # what we claimed, as the metadata says it
-        self.others: tuple[Claim, ...] = ()
-        self.asking: Runs = ()
-        self.doubtful = False  # was the last claim not confirmed?
-        self.announce = False  # claim the very place to begin at
-
-    @property
-    def reach(self) -> int:
-        """The offset after all that was given or is going to be."""
-        return self.chunks[-1].end if self.chunks else self.given
-
-    @property
-    def alive(self) -> bool:
-        """May it still give something?"""
-        return self.ours or bool(self.chunks or self.debts)
-
-    def poll(self) -> Block | None:
-        """The next messages that were claimed."""
-        taken: list[bytes] = []
-        size = 0
-        while self.chunks and self.chunks[0].end <= self.claimed and size < BLOCK:
-            chunk = self.chunks.popleft()
-            taken.append(chunk.data)
-            size += len(chunk.data)
-            self.given = chunk.end
-        self.size -= size
-        return Block(b"".join(taken), framed=True) if taken else None
-
-    def add(self, messages: Sequence[Message], topic: str) -> None:
-        """Keep messages, in chunks of not much more than a quarter of a block."""
-        frames: list[bytes] = []
-        size = 0
-        start = messages[0].offset() or 0
-        for message in messages:
-            frames.append(framed(message, topic))
-            size += len(frames[-1])
-            if size >= BLOCK // 4 or message is messages[-1]:
-                end = (message.offset() or 0) + 1
-                self.chunks.append(_Chunk(b"".join(frames), start, end))
-                self.size += size
-                frames, size, start = [], 0, end
-
-    def forget_unclaimed(self) -> None:
-        """Drop what another may claim."""
-        while self.chunks and self.chunks[-1].end > self.claimed:
-            self.size -= len(self.chunks.pop().data)
-
-    def begin_anew(self, offset: int) -> None:
-        """Offsets mean something else now: the topic was made again, or somebody set the group's offsets."""
-        self.given = self.claimed = offset
-        self.durable = -1
-        self.runs = ()
-        self.debts.clear()
-
-
 class KafkaSource:
     """A topic of Kafka; each partition that the group gives us is a stream. See the module on why counts are exact.
 
@@ -170,7 +89,7 @@ class KafkaSource:
         self._topic = config.topic
         self._secrets = read_secrets(config)
         self._holder = uuid.uuid4().hex[:12]
-        self._partitions: dict[int, _Partition] = {}
+        self._partitions: dict[int, Partition] = {}
         self._unsettled: set[int] = set()
         self._asked: dict[int, int] = {}  # claims on their way
         self._lost: Counter[str] = Counter()
@@ -197,7 +116,7 @@ class KafkaSource:
         """Is a broker there, and the topic?"""
         return self._up and not self._missing
 
-    def streams(self) -> list[_Partition]:
+    def streams(self) -> list[Partition]:
         """The partitions that are ours now, or have something left to give. Fetches and claims as a side effect."""
         now = time.monotonic()
         if self._started is None:
@@ -259,9 +178,9 @@ class KafkaSource:
         if self._debt_tap is not None:
             self._debt_tap.consumer.close()
 
-    def _partition(self, number: int) -> _Partition:
+    def _partition(self, number: int) -> Partition:
         if number not in self._partitions:
-            self._partitions[number] = _Partition(self._topic, number)
+            self._partitions[number] = Partition(self._topic, number)
         return self._partitions[number]
 
     def _fetch(self, now: float) -> None:
@@ -326,7 +245,7 @@ class KafkaSource:
         if not self._unsettled:
             self._ask_at = now
 
-    def _take_up(self, partition: _Partition, offset: int, claims: tuple[Claim, ...] | None) -> None:
+    def _take_up(self, partition: Partition, offset: int, claims: tuple[Claim, ...] | None) -> None:
         """Where to go on, and what we owe."""
         reach = partition.reach
         partition.doubtful = False
@@ -350,7 +269,7 @@ class KafkaSource:
             partition.claimed = max(reach, partition.runs[-1][1] if partition.runs else -1)
         partition.next = begin if partition.ours else None
 
-    def _beginning(self, partition: _Partition) -> int:
+    def _beginning(self, partition: Partition) -> int:
         """Where to begin a partition that nobody has read; one that is new since the checkpoint is read whole."""
         if self._config.start == "earliest" or self._resumed:
             return OFFSET_BEGINNING
@@ -454,7 +373,7 @@ class KafkaSource:
             if offset.partition not in self._tap.open:
                 self._let_go(partition)
 
-    def _let_go(self, partition: _Partition) -> None:
+    def _let_go(self, partition: Partition) -> None:
         """What is not claimed is another's; what may have been claimed is to be asked for."""
         partition.forget_unclaimed()
         if partition.doubtful:

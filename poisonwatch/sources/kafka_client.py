@@ -27,7 +27,6 @@ __all__ = [
     "Tap",
     "TopicPartition",
     "consumer",
-    "framed",
     "read_secrets",
 ]
 
