@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from poisonwatch.server.exchange import CHUNK, Exchange
+from poisonwatch.server.exchange import CHUNK, Exchange, Patience
 
 if TYPE_CHECKING:
     import socket
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 MOST_CONNECTIONS = 256
 """At once. A connection with TLS takes about 0.4 MB, and all of them must fit beside the models' state."""
-
-HANDSHAKE_SECONDS = 10.0
-GOODBYE_SECONDS = 1.0
-"""For the last bytes of a connection, and TLS's goodbye."""
 
 GRACE_SECONDS = 3.0
 """At the end, for answers that are under way."""
@@ -49,8 +45,8 @@ class _Guest:
 class Connections:
     """The table of connections on one listening socket."""
 
-    def __init__(self, listener: socket.socket, app: ASGIApp, files: Files, most: int = MOST_CONNECTIONS) -> None:
-        self._listener, self._app, self._files, self._most = listener, app, files, most
+    def __init__(self, listener: socket.socket, app: ASGIApp, files: Files, patience: Patience) -> None:
+        self._listener, self._app, self._files, self._patience = listener, app, files, patience
         # In the order in which they last began to wait or to be answered.
         self._guests: OrderedDict[_Guest, None] = OrderedDict()
         self._of: Counter[str] = Counter()
@@ -90,7 +86,7 @@ class Connections:
                 self._make_room(len(self._guests))
                 await asyncio.sleep(0.05)
                 continue
-            self._make_room(self._most)
+            self._make_room(MOST_CONNECTIONS)
             guest = _Guest(address[0])
             self._guests[guest] = None
             self._of[guest.address] += 1
@@ -126,6 +122,9 @@ class Connections:
         self._forget(guest)
         if not guest.transports:
             accepted.close()
+        # A task, its guest and the frames of its end would wait as a cycle for the collector, each with TLS's buffers.
+        guest.task = None
+        guest.transports.clear()
 
     def _moved(self, guest: _Guest, *, busy: bool) -> None:
         guest.busy = busy
@@ -134,15 +133,21 @@ class Connections:
 
     async def _serve(self, guest: _Guest, accepted: socket.socket) -> None:
         protection = self._files.current
-        # Whoever goes away, is too slow, or has no certificate: there is nobody left to tell.
-        with suppress(OSError):
+        # Whoever goes away, is too slow, has no certificate, or had to make room: there is nobody left to tell.
+        with suppress(OSError, asyncio.CancelledError):
             reader, writer = await self._welcome(guest, accepted, protection)
             try:
                 if protection.admits(writer.get_extra_info("peercert")):
-                    last = lambda: self._closing or self._files.current is not protection  # noqa: E731
-                    await Exchange(reader, writer, self._app, lambda busy: self._moved(guest, busy=busy), last).run()
+                    await Exchange(
+                        reader,
+                        writer,
+                        self._app,
+                        busy=lambda busy: self._moved(guest, busy=busy),
+                        last=lambda: self._closing or self._files.current is not protection,
+                        patience=self._patience,
+                    ).run()
                 writer.close()
-                async with asyncio.timeout(GOODBYE_SECONDS):
+                async with asyncio.timeout(self._patience.goodbye):
                     await writer.wait_closed()
             finally:
                 writer.transport.abort()
@@ -157,7 +162,7 @@ class Connections:
         times = (
             {}
             if protection.tls is None
-            else {"ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": GOODBYE_SECONDS}
+            else {"ssl_handshake_timeout": self._patience.handshake, "ssl_shutdown_timeout": self._patience.goodbye}
         )
         transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=protection.tls, **times)
         guest.transports.append(transport)

@@ -7,6 +7,7 @@ head of a request, for a body that comes byte by byte, for a client that does no
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -22,18 +23,6 @@ if TYPE_CHECKING:
 
 LOG = structlog.get_logger()
 
-HEAD_SECONDS = 10.0
-"""For a whole head, from the connection or from its first byte."""
-
-ANSWER_SECONDS = 60.0
-"""From the head of a request until its body was taken and its answer was read."""
-
-KEEP_ALIVE_SECONDS = 120.0
-"""Between two requests. Longer than scrapes are apart; who is needed less goes when the table of connections is full."""
-
-LINGER_SECONDS = 1.0
-"""For a client that is refused to stop sending: closing earlier would reset the connection, and lose it the answer."""
-
 DISCARD_BYTES = 32 << 20
 """Of a body that nobody wanted, so that the connection can go on."""
 
@@ -42,6 +31,24 @@ MOST_HEAD = 16 << 10
 
 MOST_HEADERS = 100
 CHUNK = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a client is waited for, in seconds.
+
+    `handshake`: for all of TLS's. `head`: for a whole head, from the connection or from its first byte. `answer`: from the head
+    of a request until its body was taken and its answer was read. `keep_alive`: between two requests; longer than scrapes are
+    apart, for who is needed less goes when the table of connections is full. `linger`: for a client that is refused to stop
+    sending, since closing earlier would reset the connection and lose it the answer. `goodbye`: for the last bytes.
+    """
+
+    handshake: float = 10.0
+    head: float = 10.0
+    answer: float = 60.0
+    keep_alive: float = 120.0
+    linger: float = 1.0
+    goodbye: float = 1.0
 
 
 class Exchange:
@@ -54,10 +61,14 @@ class Exchange:
         app: ASGIApp,
         busy: Callable[[bool], None],
         last: Callable[[], bool],
+        patience: Patience,
     ) -> None:
+        self._patience = patience
         self._reader, self._writer, self._app, self._busy, self._last = reader, writer, app, busy, last
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD)
         self._over = asyncio.Event()
+        self._broken = False
+        self._begun: bytes | None = None
 
     async def run(self) -> None:
         """Answer until either side has enough.
@@ -65,27 +76,27 @@ class Exchange:
         Raises:
             OSError: when the client is gone, or too slow.
         """
-        wait = HEAD_SECONDS
+        wait = self._patience.head
         while (head := await self._head(wait)) is not None:
             self._busy(True)
             self._over.clear()
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(self._patience.answer):
                 if not await self._answer(head) or not await self._finish():
                     return
             self._http.start_next_cycle()
             self._busy(False)
-            wait = KEEP_ALIVE_SECONDS
+            wait = self._patience.keep_alive
 
     async def _head(self, wait: float) -> h11.Request | None:
         """The next request; None when there is none, or it was refused."""
         begun = bool(self._http.trailing_data[0])
         try:
-            async with asyncio.timeout(HEAD_SECONDS if begun else wait) as limit:
+            async with asyncio.timeout(self._patience.head if begun else wait) as limit:
                 while (event := self._http.next_event()) is h11.NEED_DATA:
                     data = await self._reader.read(CHUNK)
                     if data and not begun:
                         begun = True
-                        limit.reschedule(asyncio.get_running_loop().time() + HEAD_SECONDS)
+                        limit.reschedule(asyncio.get_running_loop().time() + self._patience.head)
                     self._http.receive_data(data)
         except TimeoutError:
             if begun:
@@ -96,7 +107,14 @@ class Exchange:
             return None
         if not isinstance(event, h11.Request):
             return None
-        if len(event.headers) > MOST_HEADERS:
+        # h11 measures heads that are not complete yet; one that came in a single piece is measured here.
+        if len(event.target) > MOST_HEAD // 2:
+            await self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG)
+            return None
+        if (
+            len(event.headers) > MOST_HEADERS
+            or sum(len(name) + len(value) for name, value in event.headers) > MOST_HEAD
+        ):
             await self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return None
         return event
@@ -117,7 +135,7 @@ class Exchange:
         await self._linger()
 
     async def _linger(self) -> None:
-        async with asyncio.timeout(LINGER_SECONDS):
+        async with asyncio.timeout(self._patience.linger):
             await self._writer.drain()
             if self._writer.can_write_eof():
                 self._writer.write_eof()
@@ -130,8 +148,8 @@ class Exchange:
         try:
             await self._app(self._scope(head), self._receive, self._respond)
         except Exception:
-            # Where the client is gone, that is why. Anything else is a defect, and not the end of the server.
-            if not self._writer.is_closing():
+            # Where the client is gone or sent no HTTP, that is why. Anything else is a defect, and not the end of the server.
+            if not (self._broken or self._writer.is_closing()):
                 LOG.exception("a request could not be answered", path=head.target.decode("ascii", "replace")[:200])
         finally:
             self._over.set()
@@ -164,6 +182,7 @@ class Exchange:
         try:
             event = await self._next_of_body()
         except (OSError, h11.RemoteProtocolError):
+            self._broken = True
             return {"type": "http.disconnect"}
         if isinstance(event, h11.Data):
             return {"type": "http.request", "body": bytes(event.data), "more_body": True}
@@ -179,10 +198,15 @@ class Exchange:
     async def _respond(self, message: Message) -> None:
         """A part of the answer, from the application; returns when the client has taken most of it."""
         if message["type"] == "http.response.start":
+            if self._broken and message["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                msg = "it was the body that was no HTTP: answered as that"
+                raise ConnectionError(msg)
             headers = [*message["headers"], (b"date", formatdate(usegmt=True).encode())]
             if self._last():
                 headers.append((b"connection", b"close"))
-            self._send(h11.Response(status_code=message["status"], headers=headers))
+            reason = HTTPStatus(message["status"]).phrase
+            # It goes with the first piece of the body, in one packet.
+            self._begun = self._http.send(h11.Response(status_code=message["status"], headers=headers, reason=reason))
             return
         body = b"" if self._method == b"HEAD" else memoryview(message.get("body", b""))
         for start in range(0, len(body), CHUNK):
@@ -209,6 +233,6 @@ class Exchange:
         return False
 
     def _send(self, event: h11.Event) -> None:
-        data = self._http.send(event)
+        data, self._begun = (self._begun or b"") + (self._http.send(event) or b""), None
         if data:
             self._writer.write(data)

@@ -12,6 +12,7 @@ from poisonwatch.errors import ConfigError
 from poisonwatch.server.access import Guard
 from poisonwatch.server.app import SECURITY_HEADERS, build
 from poisonwatch.server.connections import Connections
+from poisonwatch.server.exchange import Patience
 from poisonwatch.server.web_config import Files
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Server:
         routes: Sequence[Route] = (),
         web_file: Path | None = None,
         tokened: Collection[str] = (),
+        patience: Patience | None = None,
     ) -> None:
         host, port = split_address(address)
         self._files = Files(web_file)
@@ -59,6 +61,7 @@ class Server:
             raise ConfigError(msg) from None
         self._app = build(published, routes)
         self._tokened = tokened
+        self._patience = patience or Patience()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poisonwatch-http", daemon=True)
 
@@ -88,4 +91,4 @@ class Server:
         self._stop = asyncio.Event()
         guard = Guard(self._app, lambda: self._files.current, SECURITY_HEADERS, self._tokened)
         self._started.set()
-        await Connections(self._socket, guard, self._files).serve(self._stop)
+        await Connections(self._socket, guard, self._files, self._patience).serve(self._stop)
