@@ -267,11 +267,16 @@ def test_disk_lost_what_was_read(tmp_path: Path) -> None:
     spool.close()
     (path,) = segments(tmp_path)
     os.truncate(path, path.stat().st_size // 2)
-    for _ in range(2):
+    for round_ in range(2):
         again = Spool(tmp_path, ROOM)
         (problem,) = again.resume(position)
         assert "shorter than what was read" in problem
+        behind = again.lag()
+        assert behind == round_ * (
+            len(frame(numbered(5))) + 8
+        )  # of the round before, whose event no checkpoint took in
         again.append([numbered(5)])
+        assert again.lag() == behind + len(frame(numbered(5))) + 8
         assert set(drain(again)) == {5}
         again.close()
 
