@@ -88,13 +88,13 @@ def input_rows(body: Body, config: RowsConfig, faults: Counter[str]) -> list[Any
 def rows_for(request: bytes, head: str | None, answered: int, config: RowsConfig, faults: Counter[str]) -> list[Any]:
     """Rows of the inputs of a request that got `answered` rows of outputs.
 
-    What cannot be read is the fault `unreadable_input`, and nothing is known of its rows: no request may hide what was
+    What cannot be read is the fault `unreadable_request`, and nothing is known of its rows: no request may hide what was
     answered to it.
     """
     try:
         return input_rows(load_body(request, head), config, faults)
     except Rejected:
-        faults["unreadable_input"] += 1
+        faults["unreadable_request"] += 1
         return [None] * answered
 
 

@@ -117,7 +117,7 @@ class Seldon:
         try:
             inputs = self._inputs(load_body(pair.request.body), draft.faults)
         except Rejected:
-            draft.faults["unreadable_input"] += 1
+            draft.faults["unreadable_request"] += 1
             inputs = [None] * len(answer.rows)
         common = {
             "timestamp": about["time"],

@@ -277,7 +277,7 @@ def test_no_request_hides_what_was_answered(request_: bytes) -> None:
     record = only(told)
     assert record["prediction"] == ">50K"
     assert "features" not in record
-    assert told.faults == {"unreadable_input": 1}
+    assert told.faults == {"unreadable_request": 1}
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_no_request_hides_what_was_answered(request_: bytes) -> None:
     """Where a key names it, a message that nobody can read was a request."""
     told = told_of(event(request_, _key="k"), event(ANSWERED, _key="k"))
     assert [record["prediction"] for record in told.records] == [1]
-    assert told.faults == {"unreadable_input": 1}
+    assert told.faults == {"unreadable_request": 1}
     assert not told.rejected
 
 

@@ -133,7 +133,7 @@ def test_no_request_hides_what_was_answered(request_: bytes) -> None:
     """The prediction counts, and the fault shows."""
     told = exchange(request_)
     assert told.records == [{name: value for name, value in RECORD.items() if name != "features"}]
-    assert told.faults == {"unreadable_input": 1}
+    assert told.faults == {"unreadable_request": 1}
     assert not told.rejected
 
 
