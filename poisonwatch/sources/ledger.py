@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MOST_GONE = 32
 """Files no longer there whose marks are kept: a copy of one may turn up."""
 
+SHORTEST = 64
+"""Bytes that a file must have to be taken for the beginning of another: less may begin every line."""
+
 Key = tuple[int, int]
 
 
@@ -121,6 +124,7 @@ class Ledger:
                 elsewhere.append(kin.mark)
         mark = self._furthest(entry, contents, own, elsewhere, at_path=at_path)
         if mark is None:
+            self.marks[entry.key] = end_of(contents, entry)
             return None
         if mark.ignored:
             mark.size, mark.written = entry.size, entry.written
@@ -247,7 +251,7 @@ def end_of(contents: Contents, entry: Entry | None = None) -> Mark:
         mark.offset = contents.length
         tail = contents.read(max(0, mark.offset - TAIL), TAIL)
         mark.tail, mark.tail_digest = len(tail), digest(tail)
-    if entry is not None and contents.length <= entry.size:
+    if entry is not None and (contents.compressed or contents.length <= entry.size):
         mark.copied, mark.size, mark.written = True, entry.size, entry.written
     return mark
 
@@ -255,7 +259,7 @@ def end_of(contents: Contents, entry: Entry | None = None) -> Mark:
 def begins_with(longer: Contents, shorter: Contents) -> bool:
     """Are the first bytes of one all that the other has? Both ends of these are compared."""
     length = shorter.length
-    if not length or longer.length < length or longer.compressed:
+    if length < SHORTEST or longer.length < length or longer.compressed:
         return False
     tail = max(0, length - TAIL)
     return longer.read(0, HEAD)[:length] == shorter.read(0, HEAD)[:length] and longer.read(
