@@ -9,9 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from tests.system.programs import ROOT, Program, Series, fetch, poisonwatch, series_of, total, value, wait_for
+from tests.system.programs import ROOT, Program, Series, fetch, poisonwatch, series_of, total, wait_for
 from tests.system.runtimes.wine import Wine
 from tests.system.servers import wines
 
@@ -25,15 +23,15 @@ QUIET = 5.0
 
 @dataclass
 class Tally:
-    """What a client saw of one version: how often each class, and the sum of the confidences."""
+    """What a client saw of one version: how often each class, and every confidence."""
 
     classes: Counter[str] = field(default_factory=Counter)
-    confidence: float = 0.0
+    confidences: list[float] = field(default_factory=list)
 
     def add(self, label: str, confidence: float) -> None:
         """Count an answer."""
         self.classes[label] += 1
-        self.confidence += confidence
+        self.confidences.append(confidence)
 
     @property
     def count(self) -> int:
@@ -53,6 +51,7 @@ class Agent:
             "state": {
                 "spool": "spool",
                 "checkpoint": "agent.checkpoint",
+                "checkpoint_seconds": 1,
                 "journal": "journal.jsonl",
                 "dead_letter": "dead.jsonl",
             },
@@ -103,25 +102,20 @@ class Agent:
         found: Series = wait_for(f"{count} predictions of {model} judged", look, self.told)
         return found
 
-    def agrees(self, model: str, version: str, tally: Tally, *, digits: float) -> Series:
-        """Every class was counted as often as the client saw it, and the confidences sum to the same but for `digits`.
-
-        `digits` is the largest error of one confidence in the log, by how the server writes it.
-        """
+    def agrees(self, model: str, version: str, tally: Tally) -> Series:
+        """Every class was counted as often as the client saw it, and as many confidences lie below each cut of the histogram."""
         series = self.judged(model, tally.count)
-        counted = {
-            dict(labels)["class"]: number
-            for (name, labels), number in series.items()
-            if name == "poisonwatch_predictions_total"
-            and {("model", model), ("model_version", version)} <= labels
-            and number
-        }
+        counted: dict[str, float] = {}
+        below: dict[float, float] = {}
+        for (name, labels), number in series.items():
+            if {("model", model), ("model_version", version)} <= labels:
+                if name == "poisonwatch_predictions_total" and number:
+                    counted[dict(labels)["class"]] = number
+                elif name == "poisonwatch_prediction_confidence_ratio_bucket":
+                    below[float(dict(labels)["le"])] = number
         assert counted == dict(tally.classes), self.told()
-        name = "poisonwatch_prediction_confidence_ratio"
-        assert value(series, f"{name}_count", model=model, model_version=version) == tally.count
-        assert value(series, f"{name}_sum", model=model, model_version=version) == pytest.approx(
-            tally.confidence, abs=tally.count * digits
-        )
+        assert len(below) > 3
+        assert below == {cut: sum(one <= cut for one in tally.confidences) for cut in below}, self.told()
         for lost in ("poisonwatch_predictions_late_total", "poisonwatch_faults_total"):
             assert total(series, lost) == 0, self.told()
         return series
