@@ -17,7 +17,7 @@ import structlog
 from poisonwatch.formats.events import Block
 from poisonwatch.sources.contents import BrokenFileError, Contents
 from poisonwatch.sources.folders import SCAN_SECONDS, Entry, Folders, entry_of
-from poisonwatch.sources.ledger import Key, LaterError, Ledger
+from poisonwatch.sources.ledger import SHORTEST, Key, LaterError, Ledger
 from poisonwatch.sources.reading import Reading
 from poisonwatch.sources.rotation import age
 
@@ -360,7 +360,7 @@ class FollowedFile:
     def _goes_on(self, reading: Reading) -> bool:
         """Does another file begin with all that this one has, its unfinished line too? Then it is a longer copy."""
         partial, mark = reading.partial, reading.mark
-        if not partial:
+        if mark.offset + len(partial) < SHORTEST or not partial:
             return False
         for path in (self.path, *(self._folders.siblings(self.path, fresh=True) or ())):
             try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poisonwatch.sources.file import FollowedFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LONGEST = 1 << 12
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from poisonwatch.sources.files import FilesSource
 from tests.sources.test_file import Clock, append, numbered
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LONGEST = 1 << 12
 
@@ -57,12 +55,13 @@ class Reader:
 
 def open_files() -> int:
     """How many descriptors this process has."""
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_every_match_is_a_stream(tmp_path: Path) -> None:
     """Streams are called after their paths, come when files come, and give what was there and what is added."""
-    append(tmp_path / "a" / "x.jsonl", numbered(0, 3)) if (tmp_path / "a").mkdir() is None else None
+    (tmp_path / "a").mkdir()
+    append(tmp_path / "a" / "x.jsonl", numbered(0, 3))
     append(tmp_path / "y.jsonl", numbered(3, 5))
     append(tmp_path / "y.txt", b"other\n")
     reader = Reader(tmp_path / "**" / "*.jsonl")
