@@ -229,6 +229,7 @@ def test_segments_gone_at_start(tmp_path: Path) -> None:
     again = Spool(tmp_path, ROOM)
     (problem,) = again.resume(position)
     assert f"segment {position['segment']} was removed" in problem
+    assert again.lag() == sum(path.stat().st_size for path in segments(tmp_path))
     assert (drain(again), again.lag()) == ([2, 3], 0)
     again.close()
     for path in segments(tmp_path):
