@@ -201,7 +201,7 @@ class Coverage:
         """Count predictions that were seen, also those that are ours and left out of what is judged."""
         if not self._settings.by_version:
             version = ALL
-        elif version not in self._seen and len(self._seen) >= MOST_VERSIONS:
+        elif version not in self._seen and version not in self._ledgers and len(self._seen) >= MOST_VERSIONS:
             version = OTHER_VERSIONS
         self._seen[version] += count
 
@@ -220,11 +220,14 @@ class Coverage:
                 ledger.seen, ledger.credit, ledger.excess_credit = self._marked[name], 0.0, 0.0
         elif increments is not None:
             self._account(now, increments)
-        for name in [n for n, ledger in self._ledgers.items() if now - ledger.active >= GONE_SECONDS]:
+        gone = [name for name, ledger in self._ledgers.items() if now - ledger.active >= GONE_SECONDS]
+        for name in gone:
             # Told once more, so that what is open of it ends.
             self._ledgers[name].memory = Memory.fresh(self._bets, 1)
         self._conclude(now)
-        self._ledgers = {n: one for n, one in self._ledgers.items() if now - one.active < GONE_SECONDS}
+        for name in gone:
+            del self._ledgers[name]
+            self._seen.pop(name, None)
 
     def fail(self, now: float) -> None:
         """The server did not say; nothing new is known, and nothing is lost: the next reading covers this one."""
@@ -263,6 +266,7 @@ class Coverage:
         """By version, what was served since the last reading, None at the first; and how many series fell."""
         first = not self._values and not self._ledgers
         found: dict[str, float] = {}
+        known = {*self._ledgers}
         falls = 0
         for one in series:
             before = self._values.get(one.name)
@@ -270,9 +274,9 @@ class Coverage:
                 continue
             fell = before is not None and one.value < before
             falls += fell
-            version = (
-                one.version if one.version in self._ledgers or len(self._ledgers) < MOST_VERSIONS else OTHER_VERSIONS
-            )
+            if one.version not in known and len(known) < MOST_VERSIONS:
+                known.add(one.version)
+            version = one.version if one.version in known else OTHER_VERSIONS
             # A counter begins at zero: with its process, or with the first request that it is of.
             grown = one.value if before is None or fell else one.value - before
             found[version] = found.get(version, 0.0) + grown

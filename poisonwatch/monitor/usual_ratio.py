@@ -22,7 +22,7 @@ FEWEST = 20
 UPPER = 1.73
 """What the variance of so many hours is multiplied by, for its upper 95 % bound."""
 
-MOST_CLUSTER = 30.0
+MOST_CLUSTER = 100.0
 """Beyond this, requests and records have too little to do with each other."""
 
 

@@ -14,11 +14,13 @@ from poisonwatch.profile.indicators import (
     CANARY_CLASS,
     CANARY_ERRORS,
     CONFIDENCE_FALL,
+    COVERAGE,
     ERRORS,
     FLIPS,
     INPUTS,
     OUTPUTS,
     QUALITY,
+    SOURCES,
     TRIGGERS,
 )
 from poisonwatch.types import Alert, AlertState, Cause, Evidence, Severity, Sign
@@ -72,6 +74,45 @@ def test_the_states_of_one_alert(steps: list[tuple[float, float]], states: list[
     Without an effect beyond the floor nothing begins to be watched, and below the budget nothing goes on.
     """
     assert told(steps) == states
+
+
+def blind(log_e: float, *signs: Sign, group: str = COVERAGE) -> Evidence:
+    """Evidence on the log of a model."""
+    return finding(group, log_e, None, LARGE, *signs)
+
+
+def test_what_stays_blind_becomes_a_page_and_ends_as_one() -> None:
+    """A ticket at once; a page when it lasts, told once; by unreadable lines as by what the server counted."""
+    for signs, group in (((), COVERAGE), ((Sign.MOSTLY_LOST,), QUALITY)):
+        alerts: dict[str, Alert] = {}
+        told = []
+        for e in (
+            blind(PAGE, *signs, group=group),
+            blind(PAGE, *signs, group=group),
+            blind(PAGE, *signs, Sign.LASTING, group=group),
+            blind(WATCH, *signs, Sign.LASTING, group=group),
+            blind(GONE, group=group),
+        ):
+            alerts, changes = step_alerts(alerts, [e], 0.0)
+            told += [(a.state, a.severity, a.cause) for a in changes]
+        assert told == [
+            (FIRING, Severity.TICKET, Cause.BLIND),
+            (FIRING, Severity.PAGE, Cause.BLIND),
+            (RESOLVED, Severity.PAGE, Cause.BLIND),
+        ]
+
+
+def test_no_other_page_hides_that_the_monitor_is_blind() -> None:
+    """Whoever poisons labels must not be able to hide his requests behind that page, nor the other way round; but blind pages once."""
+    lasting = blind(PAGE, Sign.LASTING)
+    unreadable = blind(PAGE, Sign.MOSTLY_LOST, Sign.LASTING, group=QUALITY)
+    poisoned = finding(SOURCES, PAGE, None)
+    for first, then in ((poisoned, lasting), (lasting, poisoned)):
+        alerts, _ = step_alerts({}, [first], 0.0)
+        alerts, _ = step_alerts(alerts, [first, then], 60.0)
+        assert [a.severity for a in alerts.values()] == [Severity.PAGE, Severity.PAGE]
+    alerts, _ = step_alerts({}, [lasting, unreadable], 0.0)
+    assert sorted(a.severity for a in alerts.values()) == [Severity.PAGE, Severity.TICKET]
 
 
 def test_thresholds_are_exact() -> None:

@@ -14,6 +14,7 @@ from poisonwatch.profile.indicators import (
     CANARY_CONFIDENCE,
     CANARY_ERRORS,
     CONFIDENCE_FALL,
+    COVERAGE,
     ERRORS,
     FLIPS,
     GOLDEN,
@@ -336,3 +337,15 @@ def test_a_confirmed_trigger_and_a_clean_elder_make_a_rollback(
     assert (decision.decision, decision.target) == (ROLLBACK, "v1")
     assert (decision.reason, decision.cause) == (Reason.TRIGGER_CONFIRMED, Cause.BACKDOOR)
     assert trigger(Sign.CONFIRMED).told in decision.summary
+
+
+@pytest.mark.parametrize("of", [None, "v2"])
+@pytest.mark.parametrize("signs", [(), (Sign.LASTING,)])
+def test_who_is_not_seen_is_not_kept(of: str | None, signs: tuple[Sign, ...]) -> None:
+    """A ticket or a page: held as blind, not for evidence on its way; a version's own account holds nobody else."""
+    known = (facts("v1", 10_000, stable=True), facts("v2", 10_000, "v1"))
+    alerts, _ = step_alerts({}, [finding(COVERAGE, PAGE, of, 1.0, *signs)], 0.0)
+    decided = {f.model_version: decide("mail", f, known, alerts, {}, (), FEWEST, 600.0) for f in known}
+    assert (decided["v2"].decision, decided["v2"].reason, decided["v2"].cause) == (HOLD, Reason.BLIND, Cause.BLIND)
+    other = (HOLD, Reason.BLIND) if of is None else (Action.KEEP, Reason.HEALTHY)
+    assert (decided["v1"].decision, decided["v1"].reason) == other

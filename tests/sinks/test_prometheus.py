@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from poisonwatch.config import LimitsConfig
 from poisonwatch.formats.infer import MOST_CLASSES
+from poisonwatch.monitor.coverage import CoverageView, VersionCoverage
 from poisonwatch.profile.indicators import FLIPPED, OUTCOME
 from poisonwatch.reference.file import save
 from poisonwatch.sinks.prometheus import CATALOGUE, MINED, MOST_DISTANT, registry_of
@@ -377,6 +378,49 @@ def test_how_the_miner_and_the_probes_do() -> None:
     assert samples(demo(), "poisonwatch_golden_accuracy_ratio") == []
     accuracy = {s.labels["model_version"]: s.value for s in samples(mined(), "poisonwatch_golden_accuracy_ratio")}
     assert accuracy == {"v1": 0.985, "v2": 0.93}
+
+
+def asked(*, usable: bool = True, ratio: float | None = 0.93) -> Snapshot:
+    """The demo beside a server that is asked, with a version that no record has."""
+    versions = {"v1": VersionCoverage(1000.0, 70.0), "v3": VersionCoverage(5.0, 5.0)}
+    coverage = CoverageView(usable=usable, ready=False, ratio=ratio, versions=versions)
+    return dataclasses.replace(demo(), models=(dataclasses.replace(demo().models[0], coverage=coverage),))
+
+
+def test_what_the_server_says_it_served() -> None:
+    """What was served and never seen, by version; the ratio is absent while it is unknown, and all of it where no server is asked."""
+    assert_sound(asked())
+    assert one(asked(), "poisonwatch_coverage_ratio") == 0.93
+    for name, counts in (("served", (1000, 5)), ("served_unseen", (70, 5))):
+        shown = {s.labels["model_version"]: s.value for s in samples(asked(), f"poisonwatch_{name}")}
+        assert shown == dict(zip(("v1", "v3"), counts, strict=True))
+    assert (one(asked(), "poisonwatch_served_up"), one(asked(), "poisonwatch_served_learned")) == (1, 0)
+    unknown = asked(usable=False)
+    assert (
+        samples(unknown, "poisonwatch_coverage_ratio") == samples(asked(ratio=None), "poisonwatch_coverage_ratio") == []
+    )
+    assert one(unknown, "poisonwatch_served_up") == 0
+    for name in ("served", "served_unseen", "served_up", "served_learned"):
+        assert samples(demo(), f"poisonwatch_{name}") == []
+
+
+def test_what_was_refused_came_again_or_waits() -> None:
+    """By source and reason, by model, by source; duplicates and waiting from the start."""
+    (name,) = (source.name for source in demo().sources)
+    (model,) = demo().models
+    assert one(demo(), "poisonwatch_duplicates") == one(demo(), "poisonwatch_source_waiting") == 0
+    assert samples(demo(), "poisonwatch_records_refused") == []
+    counters = demo().counters.copy()
+    counters.refused = Counter({(name, "full"): 3, (name, "too_large"): 1})
+    counters.duplicates = Counter({model.model: 7})
+    counters.waiting = Counter({name: 2})
+    snapshot = dataclasses.replace(demo(), counters=counters)
+    assert_sound(snapshot)
+    assert {s.labels["reason"]: s.value for s in samples(snapshot, "poisonwatch_records_refused")} == {
+        "full": 3,
+        "too_large": 1,
+    }
+    assert (one(snapshot, "poisonwatch_duplicates"), one(snapshot, "poisonwatch_source_waiting")) == (7, 2)
 
 
 @pytest.mark.system
