@@ -32,7 +32,7 @@ def records(*sent: Event) -> list[Any]:
     lines, draft = read(*sent)
     assert (draft.rejected, +draft.faults) == ({}, {})
     assert lines.endswith(b"\n")
-    return [json.loads(line) for line in lines.split(b"\n")[:-1]]
+    return [json.loads(line.decode()) for line in lines.split(b"\n")[:-1]]  # of bytes it would take a byte order mark
 
 
 def ndjson(members: list[Any]) -> bytes:
