@@ -162,7 +162,7 @@ class Ledger:
         """
         mark = own or Mark(device=entry.device, inode=entry.inode)
         for other in sorted((*self.marks.values(), *self.gone, *elsewhere), key=lambda other: other.offset):
-            if other.offset <= mark.offset or not other.head or other.copied or mark.ignored:
+            if other.offset <= mark.offset or other.offset < SHORTEST or other.copied or mark.ignored or not other.head:
                 continue
             if other.ignored and (at_path or own is not None):
                 continue
