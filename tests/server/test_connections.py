@@ -167,6 +167,21 @@ def test_junk_never_hurts(hasty: str, junk: bytes) -> None:
     assert get(hasty, "/-/healthy")[0] == 200
 
 
+def test_slow_handshakes(tmp_path: Path) -> None:
+    """A handshake that is not begun, or comes byte by byte, is given up in its time, while others are answered."""
+    lay_out(tmp_path)
+    with listening(web_file=web_file(tmp_path, TLS), patience=HASTY) as address:
+        for hello in (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40)):
+            with dial(address) as client:
+                began = time.monotonic()
+                trickle = threading.Thread(target=_trickle, args=(client, hello))
+                trickle.start()
+                assert get(address, tls=trusting(tmp_path))[0] == 200
+                assert not rest(client).startswith(b"HTTP")
+                assert time.monotonic() - began >= HASTY.handshake
+                trickle.join()
+
+
 def test_slow_heads(hasty: str) -> None:
     """A head that comes byte by byte is cut off in its time with 408, also as the second one of a connection."""
     for before in (b"", GET + b"\r\n"):

@@ -65,6 +65,27 @@ def test_metrics_in_the_form_asked_for() -> None:
         assert {name.removesuffix("_info") for name in CATALOGUE} <= {name.removesuffix("_info") for name in names}
 
 
+def test_metrics_are_those_of_the_newest_snapshot() -> None:
+    """A page is kept for as long as its snapshot stands, in as many forms as are asked for, and no longer."""
+    old, new = (dataclasses.replace(demo(), time=time.time() - ago) for ago in (30, 0))
+    published = Published(old)
+    with served(published) as url:
+        pages = [ask(url, "/metrics")[2] for _ in range(2)]
+        assert pages[0] == pages[1]
+        for number in range(20):
+            form = f"application/openmetrics-text; version=1.0.0; escaping=underscores; q=0.{number + 1}"
+            assert ask(url, "/metrics", Accept=form)[2].endswith(b"# EOF\n")
+        published.snapshot = new
+        assert ask(url, "/metrics")[2] != pages[0]
+
+
+@pytest.mark.parametrize("accept", ["", ";", "a/b;q=x", "application/openmetrics-text;version=", "\xff" * 3, "," * 999])
+def test_odd_wishes(accept: str) -> None:
+    """Whatever form is asked for, there is a page."""
+    with served(Published()) as url:
+        assert ask(url, "/metrics", Accept=accept, Accept_Encoding=accept)[0] == 200
+
+
 def test_compressed_metrics() -> None:
     """A scraper that takes gzip gets the same page compressed."""
     with served(fresh(demo())) as url:
