@@ -281,8 +281,9 @@ class Coverage:
             grown = one.value if before is None or fell else one.value - before
             found[version] = found.get(version, 0.0) + grown
             self._values[one.name] = one.value
-        for name in found:
-            if name not in self._ledgers:
+        for name, grown in found.items():
+            # A version that is gone stands on the page until its server ends.
+            if name not in self._ledgers and (grown or first):
                 self._number += 1
                 seen = self._marked[name] if first else 0
                 self._ledgers[name] = _Ledger(self._number, Memory.fresh(self._bets, 1), seen, self._read, self._read)
