@@ -259,17 +259,21 @@ handlers:
     formatter: json
     filename: '{data_filename}'
     when: S
+    interval: 2
   schema: {{class: logging.FileHandler, formatter: json, filename: '{schema_filename}'}}
 formatters:
   json: {{class: pythonjsonlogger.jsonlogger.JsonFormatter, format: "()", validate: false}}
 """
-"""BentoML's own configuration of its monitor's files but for `when`, which is D for a day: they rotate every second."""
+"""BentoML's own configuration of its monitor's files but for `when`, which is D for a day: they rotate every two seconds.
+
+A file that is there for less than the second between two looks at a glob, and rotated then, is not met.
+"""
 
 
 def start_bentoml(folder: Path) -> Server:
     """BentoML with the filter's v1 in two workers, ready to answer; its monitor writes to `monitoring/spam` in the folder.
 
-    Its clock is that of India, five and a half hours ahead, which its files do not say; and they rotate every second.
+    Its clock is that of India, five and a half hours ahead, which its files do not say; and they rotate every two seconds.
     """
     (folder / "rotating.yaml").write_text(ROTATING)
     log = folder / "predictions.ndjson"
