@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 HASTY = Patience(handshake=0.5, head=0.5, answer=1.5, keep_alive=0.5, linger=0.3, goodbye=0.3)
 """Short, so that the tests are; every bound is still reached in its own time."""
 
+LASTING = Patience(head=600, linger=30)
+"""Long, so that nothing ends because its time is over."""
+
 GET = b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n"
 TLS = "tls_server_config: {cert_file: tls.crt, key_file: tls.key}"
 
@@ -329,7 +332,7 @@ def test_who_goes_when_the_table_is_full() -> None:
         go_on.wait(30)
         return PlainTextResponse("done")
 
-    with listening(routes=[Route("/wait", wait)]) as address, ExitStack() as opened:
+    with listening(routes=[Route("/wait", wait)], patience=LASTING) as address, ExitStack() as opened:
         oldest = opened.enter_context(dial(address))
         busy = opened.enter_context(dial(address))
         busy.sendall(b"GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -343,18 +346,27 @@ def test_who_goes_when_the_table_is_full() -> None:
 
 
 def test_the_crowd_pays_for_itself() -> None:
-    """Who opens one connection keeps it, though another client opens hundreds."""
-    with listening() as address, ExitStack() as opened:
+    """Who opens one connection keeps it, though another client opens hundreds, whose own oldest go."""
+    with listening(patience=LASTING) as address, ExitStack() as opened:
         port = int(address.rpartition(":")[2])
         modest = opened.enter_context(
             socket.create_connection(("127.0.0.1", port), timeout=30, source_address=("127.0.0.2", 0))
         )
         modest.sendall(GET + b"\r\n")
         assert status(modest.recv(1 << 16)) == 200
-        for _ in range(MOST_CONNECTIONS * 2):
-            opened.enter_context(dial(address))
+        crowd = [opened.enter_context(dial(address)) for _ in range(MOST_CONNECTIONS * 2)]
+        for gone in crowd[:MOST_CONNECTIONS]:
+            assert rest(gone) == b""
         modest.sendall(GET + b"Connection: close\r\n\r\n")
         assert status(rest(modest)) == 200
+
+
+def test_who_is_refused_may_finish() -> None:
+    """Who sends far too much can send it to its end and is told why, instead of finding the connection reset."""
+    with listening(patience=LASTING) as address, dial(address) as client:
+        client.sendall(GET + b"a:\r\n" * 8_000_000)
+        client.shutdown(socket.SHUT_WR)
+        assert status(rest(client)) == 431
 
 
 def test_stopping_finishes_what_is_under_way() -> None:
