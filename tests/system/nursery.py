@@ -33,11 +33,14 @@ def main() -> None:
             sys.argv = ["poisonwatch", *line.rstrip("\n").split("\t")]
             sys.stdin.close()
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+            code = 70
             try:
                 cli.main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
             finally:
                 sys.stderr.flush()
-                os._exit(70)
+                os._exit(code)
         print(child, flush=True)  # noqa: T201 - the other end of the pipe reads it
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
