@@ -72,7 +72,8 @@ IMPURE = frozenset(
         "structlog",
         "prometheus_client",
         "starlette",
-        "uvicorn",
+        "h11",
+        "bcrypt",
     ]
 )
 CODE_FROM_DATA = frozenset(

@@ -151,12 +151,15 @@ class Windows:
                 {
                     "which": which,
                     "lost": window.lost,
-                    "versions": list(window.profiles),
-                    "first_seen": [window.first_seen[version] for version in window.profiles],
-                    "last_seen": [window.last_seen[version] for version in window.profiles],
-                    "profiles": np.array(list(window.profiles.values()), np.int64).reshape(-1, self._questions.size),
+                    "versions": versions,
+                    "first_seen": [window.first_seen[version] for version in versions],
+                    "last_seen": [window.last_seen[version] for version in versions],
+                    "profiles": np.array([window.profiles[version] for version in versions], np.int64).reshape(
+                        -1, self._questions.size
+                    ),
                 }
                 for which, window in sorted(self._open.items())
+                for versions in [window.by_age()]
             ],
         }
 

@@ -78,6 +78,8 @@ def consumer(config: KafkaSourceConfig, secrets: Mapping[str, str], **more: Any)
         "max.partition.fetch.bytes": 1 << 20,
         "topic.metadata.refresh.interval.ms": 30_000,
         "log.connection.close": False,
+        # After a crash the partitions wait for as long as the dead member is believed to live.
+        "session.timeout.ms": 10_000,
         **config.options,
         **secrets,
         "bootstrap.servers": ",".join(config.brokers),

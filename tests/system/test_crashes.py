@@ -124,7 +124,14 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second) or (first != first and second != second)  # noqa: PLR0124 - NaN is not itself
 
 
-def killed(agent: Agent, rng: random.Random, load: threading.Thread, kills: int, expected: int) -> int:
+def killed(
+    agent: Agent,
+    rng: random.Random,
+    load: threading.Thread,
+    expected: int,
+    kills: int = KILLS,
+    seconds: tuple[float, float] = SECONDS,
+) -> int:
     """Start it and kill it at random moments, as often as said and for as long as there is load; then let it end in peace.
 
     The load begins with the first checkpoint: what was rotated before an agent ever looked is not its to read.
@@ -138,7 +145,7 @@ def killed(agent: Agent, rng: random.Random, load: threading.Thread, kills: int,
         nursery.kill()
         while len(nursery.ends) < kills or load.is_alive():
             nursery.start(agent.arguments)
-            time.sleep(rng.uniform(*SECONDS))
+            time.sleep(rng.uniform(*seconds))
             nursery.kill()
         died = nursery.ends.count(-9)
         assert died == len(nursery.ends), (agent.folder / "agents.log").read_text()[-4000:]
@@ -228,7 +235,7 @@ def test_killed_while_files_rotate(tmp_path: Path, seed: int) -> None:
     agent = Agent(tmp_path / f"files-{seed}", {"path": str(tmp_path / "logs" / "log")})
     (tmp_path / "logs").mkdir()
     writer = Rotating(tmp_path / "logs" / "log", records, seed, seconds=25)
-    died = killed(agent, random.Random(seed), writer, KILLS, len(records))
+    died = killed(agent, random.Random(seed), writer, len(records))
     print(f"{died} kills, {len(writer.rotations)} rotations: {sorted(set(writer.rotations))}")  # noqa: T201 - the figures of the run
     assert len(set(writer.rotations)) == 3
     assert_as_in_peace(agent, in_peace(tmp_path / "calm", records), records, ordered=True)
@@ -267,21 +274,25 @@ def test_killed_while_records_are_posted(tmp_path: Path) -> None:
     records = story()
     agent = Agent(tmp_path / "posts", {"kind": "http"})
     poster = Posting(agent.port, records, seconds=20)
-    died = killed(agent, random.Random(3), poster, KILLS, len(records))
+    died = killed(agent, random.Random(3), poster, len(records))
     print(f"{died} kills, {poster.again} posts were not acknowledged")  # noqa: T201 - the figures of the run
     assert poster.again
     assert_as_in_peace(agent, in_peace(tmp_path / "calm", records), records, ordered=False)
 
 
 def test_killed_while_messages_come(tmp_path: Path) -> None:
-    """A topic's messages are counted once, whatever moment the agent dies in: offsets are part of its state."""
+    """A topic's messages are counted once, whatever moment the agent dies in: offsets are part of its state.
+
+    A group takes a second at least to notice that a member is dead, so these lives are longer and fewer.
+    """
     records = story()
     with brokers(1) as cluster:
         cluster.topic("predictions", 1)
-        source = {"kind": "kafka", "brokers": list(cluster.addresses), "topic": "predictions"}
+        quick = {"session.timeout.ms": "1000", "heartbeat.interval.ms": "100", "reconnect.backoff.max.ms": "200"}
+        source = {"kind": "kafka", "brokers": list(cluster.addresses), "topic": "predictions", "options": quick}
         agent = Agent(tmp_path / "topic", source)
         producer = Producing(cluster.addresses, records, seconds=20)
-        died = killed(agent, random.Random(4), producer, KILLS // 2, len(records))
+        died = killed(agent, random.Random(4), producer, len(records), 15, (1.0, 5.0))
         print(f"{died} kills")  # noqa: T201 - the figures of the run
         assert_as_in_peace(agent, in_peace(tmp_path / "calm", records), records, ordered=True)
 
