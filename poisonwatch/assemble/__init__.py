@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from poisonwatch.agent import App, Watched
-from poisonwatch.assemble.logs import decoder_of, open_sources, reader_of
+from poisonwatch.assemble.logs import decoder_of, finite, open_sources, reader_of
 from poisonwatch.config import DetectionConfig, LimitsConfig, budget_seconds
 from poisonwatch.config.formats import PLAIN
 from poisonwatch.errors import BaselineError, PoisonwatchError
-from poisonwatch.formats.events import Block
 from poisonwatch.judge.budget import SHARES, period_of_model
 from poisonwatch.monitor.machine import Learned, Monitor
 from poisonwatch.monitor.settings import ServedSettings, Settings
@@ -30,7 +29,6 @@ from poisonwatch.sinks.journal import Journal
 from poisonwatch.sinks.lock import Lock
 from poisonwatch.sinks.redaction import key_of, redactor
 from poisonwatch.sources.intake import Intake
-from poisonwatch.sources.log import blocks
 from poisonwatch.sources.merge import Lane
 
 if TYPE_CHECKING:
@@ -153,7 +151,8 @@ def references_of(config: Config) -> dict[str, Reference]:
         try:
             reference = learn([model.reference], model.name, written=written)
         except PoisonwatchError as error:
-            msg = f"{place}: {error}"
+            as_what = f" (read as {written.kind}, as the sources are)" if written != PLAIN else ""
+            msg = f"{place}: {error}{as_what}"
             raise BaselineError(msg) from None
         if model.reference_sha256 is not None and reference.sha256 != model.reference_sha256:
             msg = (
@@ -225,7 +224,7 @@ def replay(
     lanes = []
     for content, paths in (("predictions", predictions), ("feedback", feedback)):
         for path in paths:
-            found = (Block(lines, origin=str(path)) for lines in blocks(path, limits.line_bytes, progress))
+            found = finite(path, written if content == "predictions" else PLAIN, limits.line_bytes, progress)
             lanes.append(Lane(str(path), partial(next, found, None), decoders[content], confirm=True))
     models = {name: watch(name, reference, detection, limits, 1, None, confirms=False)}
     intake = Intake([], [name], detection.window_seconds, lanes=lanes, decoders=decoders)

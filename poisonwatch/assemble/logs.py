@@ -143,8 +143,8 @@ def reader_of(written: FormatConfig, limits: LimitsConfig) -> Read:
         assert format_ is not None  # noqa: S101 - it was none a line above
         translator = Translator(format_)
         for path in paths:
-            for lines in blocks(path, longest, progress):
-                told = translator.translate(Block(lines, origin=str(path)))
+            for block in finite(path, written, longest, progress):
+                told = translator.translate(block)
                 yield told.records, dict(told.lost.rejected)
         yield b"", dict(translator.flush().lost.rejected)
 
@@ -165,6 +165,14 @@ WHOLE: dict[type, Callable[[Any, int], Format]] = {
     MlflowConfig: Mlflow,
 }
 """Formats in which a prediction is told at once."""
+
+
+def finite(path: Path, written: FormatConfig, longest: int, progress: Callable[[int], None] | None) -> Iterator[Block]:
+    """The blocks of a finished log that is written so."""
+    # A mapping says where fields are, a format of its own has columns of its own; only native tables have native columns.
+    native_columns = isinstance(written, NativeConfig) and not written.fields
+    for lines in blocks(path, longest, progress, native=native_columns):
+        yield Block(lines, origin=str(path))
 
 
 def _format(written: FormatConfig, content: str, limits: LimitsConfig, most_bytes: int) -> Format | None:

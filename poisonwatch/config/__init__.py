@@ -188,6 +188,10 @@ class Config(Part):
             lacks = "spool" if self.state.spool is None else "checkpoint"
             msg = f"sources: {spooled.name} needs `state.{lacks}`: what it takes is kept there until it is judged"
             raise ValueError(msg)
+        largest = max((source.body_bytes for source in self.sources if source.kind == "http"), default=0)
+        if self.limits.spool_bytes < 8 * largest:
+            msg = f"limits: spool_bytes must be at least eight times the body_bytes of each source, {8 * largest} here"
+            raise ValueError(msg)
         if not any(source.content == "predictions" for source in self.sources):
             msg = "sources: none has `content: predictions`: there is nothing to watch"
             raise ValueError(msg)

@@ -156,19 +156,16 @@ def killed(
     return died
 
 
-def assert_as_in_peace(agent: Agent, calm: Agent, records: list[Record], *, ordered: bool) -> None:
-    """All is counted, once; where the order was the log's own, every number is the same as without a crash."""
+def assert_as_in_peace(agent: Agent, calm: Agent, records: list[Record]) -> None:
+    """All is counted, once, and every number is the same as without a crash."""
     found, expected = agent.saved(), calm.saved()
     counters = found["intake"]["counters"]
     lost, double = len(records) - agent.counted(), found["intake"]["distinct"]["mail"]["dropped"]
     print(f"{agent.folder.name}: {len(records)} records, {lost} lost, {double} delivered again and left out")  # noqa: T201 - the figures of the run
     assert lost == 0
     assert counters["rejected"] == []
-    if ordered:
-        assert double == 0
-        assert same(found["models"]["mail"], expected["models"]["mail"])
-        assert agent.findings() == calm.findings()
-    assert agent.findings()
+    assert same(found["models"]["mail"], expected["models"]["mail"])
+    assert agent.findings() == calm.findings() != []
 
 
 class Rotating(threading.Thread):
@@ -238,7 +235,7 @@ def test_killed_while_files_rotate(tmp_path: Path, seed: int) -> None:
     died = killed(agent, random.Random(seed), writer, len(records))
     print(f"{died} kills, {len(writer.rotations)} rotations: {sorted(set(writer.rotations))}")  # noqa: T201 - the figures of the run
     assert len(set(writer.rotations)) == 3
-    assert_as_in_peace(agent, in_peace(tmp_path / "calm", records), records, ordered=True)
+    assert_as_in_peace(agent, in_peace(tmp_path / "calm", records), records)
 
 
 class Posting(threading.Thread):
@@ -277,7 +274,7 @@ def test_killed_while_records_are_posted(tmp_path: Path) -> None:
     died = killed(agent, random.Random(3), poster, len(records))
     print(f"{died} kills, {poster.again} posts were not acknowledged")  # noqa: T201 - the figures of the run
     assert poster.again
-    assert_as_in_peace(agent, in_peace(tmp_path / "calm", records), records, ordered=False)
+    assert_as_in_peace(agent, in_peace(tmp_path / "calm", records), records)
 
 
 def test_killed_while_messages_come(tmp_path: Path) -> None:
@@ -294,7 +291,7 @@ def test_killed_while_messages_come(tmp_path: Path) -> None:
         producer = Producing(cluster.addresses, records, seconds=20)
         died = killed(agent, random.Random(4), producer, len(records), 15, (1.0, 5.0))
         print(f"{died} kills")  # noqa: T201 - the figures of the run
-        assert_as_in_peace(agent, in_peace(tmp_path / "calm", records), records, ordered=True)
+        assert_as_in_peace(agent, in_peace(tmp_path / "calm", records), records)
 
 
 class Producing(threading.Thread):
