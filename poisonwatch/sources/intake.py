@@ -122,6 +122,11 @@ class Intake:
         counters.waiting = Counter({name: decoder.waiting for name, decoder in self._decoders.items()})
         return counters
 
+    @property
+    def dead_letters_lost(self) -> int:
+        """Samples of rejected lines that the disk refused."""
+        return 0 if self._dead_letters is None else self._dead_letters.lost
+
     def positions(self) -> dict[str, Any]:
         """What each source has given so far."""
         return {name: feed.source.position() for name, feed in self.feeds.items()}
@@ -145,6 +150,8 @@ class Intake:
 
     def restore(self, state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Take up a saved state; says of which source something could not be found again."""
+        for name in state["positions"].keys() - self.feeds.keys():
+            yield name, "it is not configured any more: what it had not given yet is not read"
         for name, stream, saved in state["lanes"]:
             if name in self.feeds:
                 self._lane(name, stream).restore(saved)
@@ -163,8 +170,6 @@ class Intake:
         """Let go of files and connections."""
         for feed in self.feeds.values():
             feed.source.close()
-        if self._dead_letters is not None:
-            self._dead_letters.close()
 
     def _attend(self) -> None:
         """A lane for every stream that there is, in an order that does not depend on when they came."""
