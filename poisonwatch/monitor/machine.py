@@ -22,6 +22,7 @@ from poisonwatch.monitor.coverage import Coverage
 from poisonwatch.monitor.golden import Golden
 from poisonwatch.monitor.labels import Labels
 from poisonwatch.monitor.lines import Lines
+from poisonwatch.monitor.names import Names
 from poisonwatch.monitor.pairs import Pairs
 from poisonwatch.monitor.past import Past
 from poisonwatch.monitor.shadows import Shadows
@@ -65,6 +66,9 @@ HARMFUL = frozenset([*RETRAINED, *FLIPPING, ERRORS, SLICE_ERRORS, TRIGGERS])
 """What no traffic may show that the rolling baseline is fed with."""
 
 AGAINST_REFERENCE = (*RETRAINED, *FLIPPING, INPUTS, QUALITY)
+
+NAMES_PER_VERSION = 8
+"""Names that are kept apart within an open window, by version that may have a machine: the oldest of them get it."""
 
 
 class Learned(NamedTuple):
@@ -134,6 +138,7 @@ class Monitor:
         self._settings = settings
         self._enrichment = learned.enrichment
         self._sampler = learned.enrichment.sampler(settings.window)
+        self._names = Names(NAMES_PER_VERSION * settings.most_versions, settings.known)
         self._windows = Windows(self.questions, settings.window, settings.lateness)
         group_of = np.array([signal.group for signal in self.questions.signals])[self.questions.signal_of]
         floor = settings.effect_floor + 3.5 * baseline.day_noise
@@ -176,6 +181,7 @@ class Monitor:
 
     def absorb(self, batch: Batch) -> Iterator[Report]:
         """Take a micro-batch; yield a report for every window it closes."""
+        batch = self._names.keep(batch)
         words = tokens(batch.texts)
         batch = self._enrichment.apply(batch, self._sampler.take(batch.time), words)
         in_time = self._windows.in_time(batch.time)
@@ -323,7 +329,9 @@ class Monitor:
         for name in window.by_age():
             profile = window.profiles[name]
             named = {*self._versions, *capped, name} - {OTHER_VERSIONS}
-            kept = name if name in self._versions or len(named) <= self._settings.most_versions else OTHER_VERSIONS
+            # Names that a log makes up must not leave the version without one that the reference knows.
+            entitled = name in self._versions or name in self._settings.known
+            kept = name if entitled or len(named) <= self._settings.most_versions else OTHER_VERSIONS
             capped[kept] = capped[kept] + profile if kept in capped else profile
             window.last_seen[kept] = max(window.last_seen[name], window.last_seen.get(kept, -np.inf))
         return capped
@@ -392,6 +400,7 @@ class Monitor:
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart."""
         return {
+            "names": self._names.state(),
             "windows": self._windows.state(),
             "sampler": self._sampler.state(),
             "seen_versions": self._seen_versions,
@@ -423,6 +432,7 @@ class Monitor:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a saved state, with the evidence as it was last told: labels may have come since."""
+        self._names.restore(state["names"])
         self._windows.restore(state["windows"])
         self._sampler.restore(state["sampler"])
         self._seen_versions = state["seen_versions"]

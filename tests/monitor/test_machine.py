@@ -167,12 +167,12 @@ def test_versions_beyond_the_cap_count_as_other() -> None:
 
 def test_versions_counted_together_are_no_version_to_roll_back_to() -> None:
     """`other` is never the stable version, also when it is the oldest that still runs or configured to be."""
-    pieces = [constant([START + 1.0 + n], f"v{n}") for n in range(2)]
-    pieces += [constant([START + 600.0 * n + i for i in range(10)], "v1") for n in range(1, 12)]
+    pieces = [constant([START + 1.0 + n], f"w{n}") for n in range(2)]
+    pieces += [constant([START + 600.0 * n + i for i in range(10)], "w1") for n in range(1, 12)]
     for stable in (None, OTHER_VERSIONS):
         monitor = small_monitor(most_versions=1, stable=stable)
         found = reports_of(monitor, pieces) + list(monitor.flush(0.0))
-        assert {facts.model_version for facts in found[-1].versions} == {"v0", OTHER_VERSIONS}
+        assert {facts.model_version for facts in found[-1].versions} == {"w0", OTHER_VERSIONS}
         assert not [facts for facts in found[-1].versions if facts.stable]
 
 
