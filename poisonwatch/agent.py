@@ -50,6 +50,8 @@ LONGEST_TURN = 30.0
 PUBLISH_SECONDS = 1.0
 """How often a new snapshot is published while nothing changes."""
 
+DISK_REMEDY = "make room, or make it writable: it is tried again"
+
 
 class Clock(Protocol):
     """Where the loop gets the time from."""
@@ -142,6 +144,7 @@ class App:
         self._checkpointed: float | None = None
         self._checkpoint_failures = 0
         self._unsaved_findings = False
+        self._behind = False
 
     def start(self, now: float) -> None:
         """Take up the last checkpoint, or begin anew and say so in the journal."""
@@ -231,6 +234,7 @@ class App:
         if not at_once and (not self.intake.live or 0 <= now - self._last_published < PUBLISH_SECONDS):
             return
         self._last_published = now
+        self._watch_journal()
         self.published.snapshot = Snapshot(
             time=now,
             started=self._started,
@@ -239,6 +243,9 @@ class App:
             counters=self.intake.counted(),
             checkpoint=self._checkpointed,
             checkpoint_failures=self._checkpoint_failures,
+            journal_failures=self._journal.failures,
+            journal_unwritten=self._journal.unwritten,
+            dead_letters_lost=self.intake.dead_letters_lost,
         )
 
     def save(self, now: float, *, at_once: bool = True) -> None:
@@ -256,7 +263,8 @@ class App:
             checkpoint.save(self._checkpoint_path, state, self._identity())
         except OSError as error:
             self._checkpoint_failures += 1
-            log.warning("checkpoint_failed", path=str(self._checkpoint_path), error=error.strerror)
+            problem = error.strerror or str(error)
+            log.warning("checkpoint_failed", path=str(self._checkpoint_path), error=problem, remedy=DISK_REMEDY)
         else:
             self._checkpointed = now
             self.intake.commit(state["intake"]["positions"])
@@ -265,6 +273,15 @@ class App:
         """Write to the journal, then tell whoever listens."""
         self._journal.append(at, entry)
         self._tell({**entry, "time": at})
+
+    def _watch_journal(self) -> None:
+        """Write what waits for the disk, and say when it begins to wait and when no more."""
+        behind = not self._journal.write()
+        if behind and not self._behind:
+            log.error("journal_failed", unwritten=self._journal.unwritten, remedy=DISK_REMEDY)
+        if self._behind and not behind:
+            log.info("journal_written", remedy="none is needed: all that waited is in it, in its order")
+        self._behind = behind
 
     def close(self, now: float) -> None:
         """Say goodbye in the journal and let go of files."""

@@ -4,6 +4,9 @@ Every line is a JSON object with `seq` (from 1), `prev` (the hash of the line be
 line's own JSON without `hash`), `time` (event time, RFC 3339 UTC), `kind`, `model`, `model_version`, and what the
 kind has beside. After a crash the agent reads its input again from the last checkpoint; what it would then say a
 second time, word for word, is not written a second time.
+
+While the disk refuses, entries wait in memory and in the checkpoint, and are written in their order as soon as it takes
+them: a full disk ends neither the agent nor the chain.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import json
 import math
 import os
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,9 +28,9 @@ from poisonwatch.mining.naming import in_a_sentence
 from poisonwatch.sinks.lock import hold
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from io import FileIO
     from pathlib import Path
-    from typing import BinaryIO
 
     from poisonwatch.types import Accusation, Alert, Decision, Trigger
 
@@ -34,6 +38,12 @@ FIRST = "0" * 64
 
 FINDINGS = ("alert", "accusation", "trigger", "decision")
 """Kinds of entries that follow from the input alone, and so would be said again when it is read again."""
+
+MOST_UNWRITTEN = 1024
+"""Entries that wait while the disk refuses; of what comes beyond them an entry of kind `journal_gap` has the number."""
+
+AT_ONCE = 32
+"""Entries that go to disk together when several wait."""
 
 
 def rfc3339(time: float) -> str:
@@ -92,55 +102,96 @@ def _rounded(told: Any) -> Any:
 
 
 class Journal:
-    """Appends entries to a file, or only chains them when there is no path (a replay without `--journal`).
+    """Appends entries to a file; without a path (a replay without `--journal`) there is none, and nothing to do.
 
     One process at a time. A file that does not hold is set aside and a new one begun: what somebody did to an audit file
-    must not end detection. `set_aside` is then the entry that the new one has to begin with.
+    must not end detection. `set_aside` is then the entry that the new one has to begin with. `failures` counts the
+    writes that the disk refused, `unwritten` the entries that wait for it.
 
     Raises:
-        StateError: when another process writes to the file.
+        StateError: when another process writes to the file, or it cannot be opened.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._seq, self._prev = 0, FIRST
         self._told: deque[dict[str, Any]] = deque()
-        self._file: BinaryIO | None = None
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._torn = -1  # where the file has to end, when half an entry may stand there
+        self._file: FileIO | None = None
+        self.failures = 0
         self.set_aside: dict[str, Any] | None = None
-        if path is not None:
+        if path is None:
+            return
+        try:
             self._file = _open(path)
             try:
                 self._continue(path)
             except JournalError as error:
                 self._begin_anew(path, str(error))
+        except OSError as error:
+            self.close()
+            msg = f"{path}: the journal cannot be written ({error.strerror}): make it writable, or choose another `state.journal`"
+            raise StateError(msg) from None
 
     def append(self, time: float, entry: dict[str, Any]) -> None:
-        """Write one entry of event time `time`; it is on disk when this returns."""
+        """Write one entry of event time `time`; it is on disk when this returns, or it waits for the disk."""
+        if self._path is None:
+            return
         content = {"model": None, "model_version": None, **entry, "time": rfc3339(time)}
         if self._told and content["kind"] in FINDINGS:
             if self._told[0] == json.loads(_canonical(content)):
                 self._told.popleft()
                 return
             self._told.clear()
-        self._seq += 1
-        line = {"seq": self._seq, "prev": self._prev, **content}
-        self._prev = _hash(line)
-        line["hash"] = self._prev
-        if self._file is not None:
-            self._file.write(_canonical(line) + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        if content["kind"] == "journal_set_aside":
+            self._waiting.appendleft(content)  # what waits is written to the new file, which begins with this
+        elif len(self._waiting) < MOST_UNWRITTEN:
+            self._waiting.append(content)
+        elif self._waiting[-1]["kind"] == "journal_gap":
+            self._waiting[-1]["entries"] += 1
+        else:
+            self._waiting.append({**content, "kind": "journal_gap", "entries": 1})
+        self.write()
 
-    def position(self) -> tuple[int, str]:
-        """Number and hash of the last entry; without a file there is none to come back to."""
-        return (self._seq, self._prev) if self._path is not None else (0, FIRST)
+    def write(self) -> bool:
+        """Write what waits, in its order; False while the disk refuses."""
+        while self._waiting and self._file is not None:
+            seq, prev = self._seq, self._prev
+            lines = []
+            for content in islice(self._waiting, AT_ONCE):
+                line = {"seq": seq + 1, "prev": prev, **content}
+                seq, prev = seq + 1, _hash(line)
+                line["hash"] = prev
+                lines.append(_canonical(line) + b"\n")
+            try:
+                self._put(self._file, b"".join(lines))
+            except OSError:
+                self.failures += 1
+                return False
+            self._seq, self._prev = seq, prev
+            for _ in lines:
+                self._waiting.popleft()
+        return True
 
-    def resume(self, seq: int, last: str) -> None:
-        """State was restored as it stood after entry `seq`, of hash `last`: later entries will be said again.
+    @property
+    def unwritten(self) -> int:
+        """Entries that wait for the disk."""
+        return len(self._waiting)
+
+    def position(self) -> tuple[int, str, list[dict[str, Any]]]:
+        """Number and hash of the last entry that was written, and those that wait; without a file there are none."""
+        return self._seq, self._prev, [dict(entry) for entry in self._waiting]
+
+    def resume(self, seq: int, last: str, waiting: Sequence[dict[str, Any]] = ()) -> None:
+        """State was restored as it stood after entry `seq`, of hash `last`, with others `waiting`: later ones will be said again.
 
         A journal without that entry is not the one that was written.
         """
-        if self._path is None or self.set_aside is not None:
+        if self._path is None:
+            return
+        self._waiting.extend(waiting)
+        if self.set_aside is not None:
             return
         if self._seq < seq:
             cut = f"entries were cut off its end, it has {self._seq} and the checkpoint knows {seq}"
@@ -151,11 +202,19 @@ class Journal:
         for line in read(self._path):
             if line["seq"] == seq:
                 found = line["hash"]
-            elif line["seq"] > seq and line["kind"] in FINDINGS:
-                self._told.append(_content(line))
+            elif line["seq"] > seq:
+                self._written_since(line)
         if found != last:
             problem = f"entry {seq} is not the one that the checkpoint knows: the journal was written anew"
             self._begin_anew(self._path, f"{self._path}: {problem}")
+
+    def _written_since(self, line: dict[str, Any]) -> None:
+        """An entry that was written after the checkpoint: one that waited then, or one that will be said again."""
+        content = _content(line)
+        if self._waiting and json.loads(_canonical(self._waiting[0])) == content:
+            self._waiting.popleft()
+        elif line["kind"] in FINDINGS:
+            self._told.append(content)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -173,6 +232,28 @@ class Journal:
         if last:
             self._seq, self._prev = last[0]["seq"], last[0]["hash"]
 
+    def _put(self, file: FileIO, lines: bytes) -> None:
+        """Bring lines to the disk, all of them or none.
+
+        Raises:
+            OSError: when the disk refuses.
+        """
+        if self._torn >= 0:
+            os.ftruncate(file.fileno(), self._torn)
+            self._torn = -1
+        end = os.fstat(file.fileno()).st_size
+        try:
+            rest = memoryview(lines)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        except OSError:
+            self._torn = end
+            with suppress(OSError):  # tried again before the next lines
+                os.ftruncate(file.fileno(), end)
+                self._torn = -1
+            raise
+
     def _begin_anew(self, path: Path, problem: str) -> None:
         """Keep the file that does not hold under another name, and begin the next."""
         aside: str | None = None
@@ -188,9 +269,9 @@ class Journal:
         self.set_aside = {"kind": "journal_set_aside", "file": aside, "problem": problem}
 
 
-def _open(path: Path) -> BinaryIO:
-    """The file, locked, to append to."""
-    file = path.open("ab")
+def _open(path: Path) -> FileIO:
+    """The file, locked, to append to. Unbuffered: what was not written must not be written later, behind other lines."""
+    file = path.open("ab", buffering=0)
     try:
         hold(file.fileno(), path)
     except StateError:

@@ -113,6 +113,9 @@ CATALOGUE: dict[str, Described] = {
     "poisonwatch_start_timestamp_seconds": Described(G, "Wall-clock time at which the agent started.", ()),
     "poisonwatch_checkpoint_timestamp_seconds": Described(G, "Wall-clock time of the last checkpoint; 0 when there is none.", ()),
     "poisonwatch_checkpoint_failures": Described(C, "Checkpoints that could not be written.", ()),
+    "poisonwatch_journal_failures": Described(C, "Writes to the journal that the disk refused.", ()),
+    "poisonwatch_journal_unwritten": Described(G, "Entries of the journal that wait for the disk.", ()),
+    "poisonwatch_dead_letters_lost": Described(C, "Samples of rejected lines that the disk refused.", ()),
     "poisonwatch_build_info": Described(G, "Version of poisonwatch and of Python.", ("version", "python_version")),
 }  # fmt: skip
 
@@ -158,6 +161,9 @@ def _add_agent(families: dict[str, Any], snapshot: Snapshot) -> None:
     _add(families, "poisonwatch_start_timestamp_seconds", (), snapshot.started)
     _add(families, "poisonwatch_checkpoint_timestamp_seconds", (), snapshot.checkpoint or 0.0)
     _add(families, "poisonwatch_checkpoint_failures", (), snapshot.checkpoint_failures)
+    _add(families, "poisonwatch_journal_failures", (), snapshot.journal_failures)
+    _add(families, "poisonwatch_journal_unwritten", (), snapshot.journal_unwritten)
+    _add(families, "poisonwatch_dead_letters_lost", (), snapshot.dead_letters_lost)
     for model in snapshot.models:
         _add(families, "poisonwatch_duplicates", (model.model,), counters.duplicates[model.model])
     for source in snapshot.sources:
@@ -197,7 +203,9 @@ def _add_model(families: dict[str, Any], model: ModelSnapshot) -> None:
     for name, view in model.versions.items():
         _add_version(families, model, name, view)
     for evidence in model.lines:
-        _add_evidence(families, (model.model, evidence.model_version or ""), evidence.group, evidence.log_e, evidence.effect)
+        _add_evidence(
+            families, (model.model, evidence.model_version or ""), evidence.group, evidence.log_e, evidence.effect
+        )
     for name in (*model.versions, ""):
         mine = [alert for alert in model.alerts if (alert.model_version or "") == name]
         for severity in Severity:

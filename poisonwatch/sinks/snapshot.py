@@ -118,7 +118,10 @@ class ModelSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that is shown, as of wall-clock time `time`."""
+    """Everything that is shown, as of wall-clock time `time`.
+
+    `journal_unwritten` entries wait for a disk that refuses; of rejected lines, `dead_letters_lost` samples were not kept.
+    """
 
     time: float
     started: float
@@ -127,6 +130,9 @@ class Snapshot:
     counters: Counters
     checkpoint: float | None
     checkpoint_failures: int
+    journal_failures: int = 0
+    journal_unwritten: int = 0
+    dead_letters_lost: int = 0
 
 
 @dataclass(slots=True)

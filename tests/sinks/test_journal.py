@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import resource
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from poisonwatch.errors import JournalError, StateError
 from poisonwatch.sinks.journal import (
     FIRST,
+    MOST_UNWRITTEN,
     Journal,
     accusation_entry,
     alert_entry,
@@ -44,6 +47,7 @@ from tests.streams import START
 from tests.triggers import PHRASE, insertion, trigger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -199,7 +203,7 @@ def test_continues(tmp_path: Path) -> None:
     """A journal that was closed goes on where it stood."""
     path, content = written(tmp_path)
     again = Journal(path)
-    assert again.position() == (7, json.loads(content[-1])["hash"])
+    assert again.position() == (7, json.loads(content[-1])["hash"], [])
     write(again, 3, 4)
     again.close()
     assert path.read_bytes().startswith(b"".join(content))
@@ -269,7 +273,7 @@ def test_cut_tail(tmp_path: Path, known: int, keep: int) -> None:
         )
         assert (tmp_path / "journal.broken-1").read_bytes() == b"".join(content[:keep])
         assert path.read_bytes() == b""
-        assert again.position() == (0, FIRST)
+        assert again.position() == (0, FIRST, [])
 
 
 @pytest.mark.parametrize("emptied", [False, True])
@@ -533,7 +537,7 @@ def test_without_a_file() -> None:
     """A replay without a journal keeps nothing, and has no entry to come back to."""
     journal = Journal(None)
     write(journal, 0, 2)
-    assert journal.position() == (0, FIRST)
+    assert journal.position() == (0, FIRST, [])
     journal.resume(0, FIRST)
     journal.close()
     assert journal.set_aside is None
@@ -542,3 +546,97 @@ def test_without_a_file() -> None:
 def test_times() -> None:
     """Times are RFC 3339 in UTC with milliseconds."""
     assert rfc3339(START + 0.0625) == "2026-01-05T08:00:00.062Z"
+
+
+@contextmanager
+def full_disk(most: int) -> Iterator[None]:
+    """Files of this process may not grow beyond `most` bytes; Python ignores the signal, so that writes fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@given(room=st.integers(0, 4000), numbers=st.integers(1, 6))
+def test_full_disk(tmp_path_factory: pytest.TempPathFactory, room: int, numbers: int) -> None:
+    """What the disk refuses waits; nothing of it stands in the file before it is whole; then all is written in its order."""
+    path, content = written(tmp_path_factory.mktemp("journal"))
+    most = len(b"".join(content)) + room
+    journal = Journal(path)
+    with full_disk(most):
+        write(journal, 3, 3 + numbers)
+        entries = list(read(path))
+        assert len(entries) + journal.unwritten == 7 + 2 * numbers
+        assert journal.write() == (journal.unwritten == 0) == (journal.failures == 0)
+    assert journal.write()
+    assert journal.unwritten == 0
+    assert list(read(path))[: len(entries)] == entries
+    journal.close()
+    calm = Journal(path.with_name("calm"))
+    calm.append(START, {"kind": "start"})
+    write(calm, 0, 3 + numbers)
+    calm.close()
+    assert path.read_bytes() == path.with_name("calm").read_bytes()
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 4])
+def test_waiting_entries_survive_a_restart(tmp_path: Path, after: int) -> None:
+    """A checkpoint holds what waited; what of it was written between the checkpoint and the crash is not written twice."""
+    path, content = written(tmp_path)
+    most = len(b"".join(content))
+    journal = Journal(path)
+    with full_disk(most):
+        journal.append(START, {"kind": "start"})
+        write(journal, 3, 4)
+        journal.append(START, {"kind": "stop"})
+        position = json.loads(json.dumps(journal.position()))
+        assert journal.unwritten == 4
+    journal.close()
+    crashed = Journal(path)
+    crashed.resume(position[0], position[1], position[2][:after])
+    assert crashed.write()
+    crashed.close()
+    again = Journal(path)
+    again.resume(*position)
+    assert again.unwritten == 4 - after
+    again.append(START, {"kind": "start"})
+    assert again.unwritten == 0
+    again.close()
+    assert [entry["kind"] for entry in read(path)][7:] == ["start", "alert", "decision", "stop", "start"]
+
+
+def test_waiting_entries_follow_the_word_of_a_journal_set_aside(tmp_path: Path) -> None:
+    """Also a journal that was removed loses nothing that waited; the new one begins by saying why it is new."""
+    path, _ = written(tmp_path)
+    path.unlink()
+    again = Journal(path)
+    again.resume(7, "1" * 64, [{"kind": "alert", "time": "2026-01-05T08:00:00.000Z"}])
+    assert again.set_aside is not None
+    again.append(START, again.set_aside)
+    again.close()
+    assert [entry["kind"] for entry in read(path)] == ["journal_set_aside", "alert"]
+
+
+def test_too_many_wait(tmp_path: Path) -> None:
+    """What waits is bounded; of the rest there is the number, in its place in the chain."""
+    path, content = written(tmp_path)
+    journal = Journal(path)
+    with full_disk(len(b"".join(content))):
+        for number in range(MOST_UNWRITTEN + 5):
+            journal.append(START + number, {"kind": "start"})
+        assert journal.unwritten == MOST_UNWRITTEN + 1
+    journal.append(START, {"kind": "stop"})
+    journal.close()
+    entries = list(read(path))
+    assert len(entries) == 7 + MOST_UNWRITTEN + 1
+    assert (entries[-1]["kind"], entries[-1]["entries"]) == ("journal_gap", 6)
+
+
+def test_journal_that_cannot_be_opened(tmp_path: Path) -> None:
+    """An agent whose journal cannot be written from the start does not start: it says what to do."""
+    with pytest.raises(
+        StateError, match=r"the journal cannot be written .*: make it writable, or choose another `state.journal`"
+    ):
+        Journal(tmp_path)
