@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -443,10 +444,21 @@ def _log(level: str, log_format: str) -> Any:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Printer(),
         cache_logger_on_first_use=True,
     )
     return structlog.get_logger()
+
+
+class _Printer:
+    """Prints log lines to standard error. That may be a file on a full disk: then they are lost, and the agent goes on."""
+
+    def msg(self, message: str) -> None:
+        """Print a line."""
+        with suppress(OSError, ValueError):
+            print(message, file=sys.stderr, flush=True)  # noqa: T201 - this is what logs
+
+    debug = info = warning = error = critical = msg
 
 
 def _short(entry: dict[str, Any]) -> dict[str, Any]:
