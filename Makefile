@@ -2,7 +2,7 @@
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check bench bench-detection bench-scenarios bench-triggers lock clean
+.PHONY: help setup run test lint check fuzz bench bench-detection bench-scenarios bench-triggers lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -24,6 +24,9 @@ lint: setup ## format, lint and type checks
 	.venv/bin/mypy
 
 check: lint test ## all that has to hold before a commit lands
+
+fuzz: setup ## run every fuzzer for FUZZ_SECONDS (60) each; what breaks one is left in .fuzz
+	.venv/bin/python -m tests.fuzz
 
 bench: setup ## measure speed and memory, beside peers
 	.venv/bin/python -m benchmarks

@@ -1,0 +1,1 @@
+"""Formats under bytes and values that nobody means well."""
