@@ -68,7 +68,8 @@ def cloud_events(headers: Mapping[str, str], body: bytes, draft: Draft) -> list[
 def structured(loaded: Any, sample: bytes, draft: Draft) -> list[CloudEvent]:
     """The CloudEvents that one JSON value, an event or a batch of them, describes."""
     found = []
-    draft.faults["empty_list"] += loaded == []
+    if loaded == []:
+        draft.reject("empty_list", sample)
     for member in loaded if isinstance(loaded, list) else [loaded]:
         try:
             found.append(_event(member))

@@ -40,7 +40,8 @@ def objects(event: Event, most_bytes: int, draft: Draft) -> Iterator[dict[str, A
 
 
 def _members(loaded: Any, sample: bytes, draft: Draft) -> Iterator[dict[str, Any]]:
-    draft.faults["empty_list"] += loaded == []
+    if loaded == []:
+        draft.reject("empty_list", sample)
     for value in loaded if isinstance(loaded, list) else (loaded,):
         if isinstance(value, dict):
             yield value

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from poisonwatch.formats.events import Event
-from poisonwatch.formats.foreign import Draft
-from tests.fuzz.formats import formats
+from tests.fuzz.formats import accounted, formats
 from tests.fuzz.targets import target
 from tests.streams import START
 
@@ -17,9 +16,8 @@ BATCH = {"content-type": "application/cloudevents-batch+json"}
 @pytest.mark.parametrize("headers", [{}, BATCH], ids=["plain", "batch"])
 def test_an_empty_list_is_told_of(name: str, headers: dict[str, str]) -> None:
     """A body that holds no event vanished without a count."""
-    draft = Draft()
-    formats()[name].make().read(Event(b"[]", headers, START), draft)
-    assert +draft.faults == {"empty_list": 1}
+    told = accounted(formats()[name].make, [Event(b"[]", headers, START)])
+    assert told.rejected.total() == 1
 
 
 def test_an_empty_batch_of_native_records_is_told_of() -> None:
