@@ -19,7 +19,7 @@ from poisonwatch.sources.contents import BrokenFileError, Contents
 from poisonwatch.sources.folders import SCAN_SECONDS, Entry, Folders, entry_of
 from poisonwatch.sources.ledger import SHORTEST, Key, LaterError, Ledger
 from poisonwatch.sources.reading import Reading
-from poisonwatch.sources.rotation import age
+from poisonwatch.sources.rotation import oldest_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +34,9 @@ READ_SIZE = 1 << 20
 
 STEPS = 8
 """Reads of one poll that may give nothing: within a line too long, or on the way from file to file."""
+
+LOOKS = 8
+"""Looks at the files until two in a row find the same ones; rotation may rename them between one and the next."""
 
 PATIENCE = 2.0
 """Seconds that a rotated file's last line may take to get its newline; its writer may not know of the rotation yet."""
@@ -80,6 +83,7 @@ class FollowedFile:
         self._begun = False
         self._looked: float | None = None
         self._changed = True  # a listing of a second ago will not do
+        self._here: Key | None = None  # what was at the path at the last look
         self._ended: tuple[float, int] | None = None  # when the end of a rotated file was met, and where
         self._waiting: dict[Key, int] = {}  # bytes of files that were not opened yet
 
@@ -191,8 +195,9 @@ class FollowedFile:
         """The file at the path, and all others of the log, the oldest first."""
         self._looked = self._clock()
         here = entry_of(self.path)
-        paths = self._folders.siblings(self.path, fresh=self._changed or not self._readings)
-        self._changed = False
+        changed = self._changed or self._here != (here and here.key)
+        paths = self._folders.siblings(self.path, fresh=changed or not self._readings)
+        self._changed, self._here = False, here and here.key
         self.found = here is not None and str(self.path) not in self._problems
         if paths is None:
             return here, []
@@ -208,16 +213,34 @@ class FollowedFile:
         self._ledger.met(dict(there))
         if here is not None:
             there.pop(here.key)
-        name = self.path.name
-        return here, sorted(there.values(), key=lambda entry: (entry.written, age(name, entry.path.name)))
+        return here, oldest_first(self.path.name, there.values())
+
+    def _behind(self) -> tuple[Entry | None, list[Entry]] | None:
+        """The file at the path, and all that is to be read, the oldest first; None while files change their names.
+
+        What is rotated in the middle of a look is seen as it was before, and what was written next as it is now. In a
+        second look all that is older than the file that the first one found has been written to its end.
+        """
+        known: list[tuple[Path, Key]] | None = None
+        for _ in range(LOOKS):
+            here, others = self._look()
+            there = [entry for entry in (*others, here) if entry is not None]
+            behind = [entry for entry in there if not self._ledger.done(entry)]
+            names = [(entry.path, entry.key) for entry in there]
+            if not behind or behind[0] is here or names == known:
+                return here, behind
+            known, self._changed = names, True
+        return None
 
     def _choose(self) -> bool:
         """Turn to the oldest file that is behind, or to the one at the path; False when there is none now."""
         if self._nothing_to_see():
             return False
-        before, (here, others) = self._current, self._look()
-        self._current = None
-        behind = [entry for entry in (*others, here) if entry is not None and not self._ledger.done(entry)]
+        found = self._behind()
+        return found is not None and self._turn_to(*found)
+
+    def _turn_to(self, here: Entry | None, behind: list[Entry]) -> bool:
+        before, self._current = self._current, None
         self._waiting = {entry.key: entry.size for entry in behind}
         for entry in behind:
             try:
@@ -234,7 +257,7 @@ class FollowedFile:
             if reading is None:
                 continue
             self._problems.pop(str(entry.path), None)
-            if entry is here or reading.unread or not (reading.contents.ended or not reading.contents.compressed):
+            if entry is here or reading.behind:
                 self._current, self._ended = reading, None
                 self.found = self.found or entry is here
                 return True
@@ -353,6 +376,8 @@ class FollowedFile:
             if 0 <= now - self._ended[0] < UNFINISHED_SECONDS:
                 return None
             self._problem(contents.path, BrokenFileError(0, "breaks off: what was compressed is not whole"))
+            self._settle(reading)  # its last line was cut, and may be whole in another file
+            return b""
         last = reading.last()
         self._settle(reading)
         return last
@@ -360,7 +385,8 @@ class FollowedFile:
     def _goes_on(self, reading: Reading) -> bool:
         """Does another file begin with all that this one has, its unfinished line too? Then it is a longer copy."""
         partial, mark = reading.partial, reading.mark
-        if mark.offset + len(partial) < SHORTEST or not partial:
+        removed = not reading.contents.status.st_nlink
+        if not partial or (mark.offset + len(partial) < SHORTEST and not removed):
             return False
         for path in (self.path, *(self._folders.siblings(self.path, fresh=True) or ())):
             try:

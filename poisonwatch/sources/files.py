@@ -39,6 +39,9 @@ REST_SECONDS = 600.0
 YIELD_SECONDS = 1.0
 """The same, without the last line, where others wait to be followed."""
 
+_SLACK = 10**9
+"""Nanoseconds that times of files may lag behind the clock."""
+
 _ALL_BLOCKS = 16 << 20
 """Bytes that the blocks of all streams may have together."""
 
@@ -79,6 +82,7 @@ class FilesSource:
         self._waiting: dict[str, Entry] = {}
         self._passed: frozenset[Path] = frozenset()  # what matched at the last look
         self._before = -1  # files written to until then (ns) and not known were read and forgotten
+        self._since = -1  # when the first look was, ever (ns)
         self._scanned: float | None = None
         self._lost: Counter[str] = Counter()
         if not self._parts:
@@ -111,6 +115,7 @@ class FilesSource:
             "streams": {name: stream.position() for name, stream in self._streams.items()},
             "resting": msgspec.to_builtins(self._resting),
             "before": self._before,
+            "since": self._since,
         }
 
     def resume(self, position: dict[str, Any]) -> list[str]:
@@ -123,7 +128,7 @@ class FilesSource:
                 said += self._streams[name].resume(saved)
         if self._parts:
             self._resting = msgspec.convert(position["resting"], dict[str, _Resting])
-            self._before = position["before"]
+            self._before, self._since = position["before"], position["since"]
         return said
 
     def commit(self, position: dict[str, Any]) -> None:
@@ -138,6 +143,8 @@ class FilesSource:
 
     def _scan(self, now: float) -> None:
         """See what matches now, and who is to be followed."""
+        if self._since < 0:
+            self._since = time.time_ns()
         self._folders.forget()
         logs = self._logs()
         for name, (entry, members) in logs.items():
@@ -193,11 +200,21 @@ class FilesSource:
             name=name,
             folders=self._folders,
             clock=self._clock,
-            wanted=self._passed.__contains__,
+            wanted=self._wanted,
             kin=lambda contents: self._kin(name, contents),
         )
         self._streams[name] = stream
         return stream
+
+    def _wanted(self, path: Path) -> bool:
+        """Is what a log that was not known until now was rotated to this agent's to read?
+
+        It is when it matches, or was written since the first look ever: the log may have been rotated before it was met.
+        """
+        entry = entry_of(path)
+        return path in self._passed or (
+            entry is not None and entry.written >= max(self._since - _SLACK, self._before + 1)
+        )
 
     def _kin(self, name: str, contents: Contents) -> Iterator[Kin]:
         """What other logs know of a file that begins like this one."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from poisonwatch.sources.folders import Entry
     from poisonwatch.sources.reading import Reading
 
-MOST_GONE = 32
+MOST_GONE = 4096
 """Files no longer there whose marks are kept: a copy of one may turn up."""
 
 SHORTEST = 64
@@ -162,7 +162,9 @@ class Ledger:
         """
         mark = own or Mark(device=entry.device, inode=entry.inode)
         for other in sorted((*self.marks.values(), *self.gone, *elsewhere), key=lambda other: other.offset):
-            if other.offset <= mark.offset or other.offset < SHORTEST or other.copied or mark.ignored or not other.head:
+            if other.offset <= mark.offset or other.copied or mark.ignored or not other.head:
+                continue
+            if other.offset < SHORTEST and not _ends_at(contents, other.offset):
                 continue
             if other.ignored and (at_path or own is not None):
                 continue
@@ -254,6 +256,13 @@ def end_of(contents: Contents, entry: Entry | None = None) -> Mark:
     if entry is not None and (contents.compressed or contents.length <= entry.size):
         mark.copied, mark.size, mark.written = True, entry.size, entry.written
     return mark
+
+
+def _ends_at(contents: Contents, offset: int) -> bool:
+    """Is it compressed, and so long? What was compressed was there before, so that it may be known by a few bytes."""
+    if not contents.compressed or not contents.reach(offset):
+        return False
+    return not contents.read(offset, 1) and contents.ended and contents.complete
 
 
 def begins_with(longer: Contents, shorter: Contents) -> bool:

@@ -34,6 +34,11 @@ class Reading:
         """Bytes after the place; of a compressed file those that are known of."""
         return max(0, self.contents.length - self.mark.offset)
 
+    @property
+    def behind(self) -> bool:
+        """May there be more to read? Of a compressed file that is known when all was decompressed."""
+        return self.unread > 0 or (self.contents.compressed and not self.contents.ended)
+
     def lines(self, most: int) -> bytes | None:
         """Complete lines of the next `most` bytes; empty when there is no whole one in them, None at the end of the file.
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from poisonwatch.sources.folders import Entry
 
 _COMPRESSED = re.compile(r"\.(gz|zst)$")
 _SEPARATOR = re.compile(r"[.\-_]")
@@ -45,12 +48,24 @@ def shape(name: str) -> str:
     return _DIGITS.sub("#", _COMPRESSED.sub("", name))
 
 
-def age(log: str, name: str) -> tuple[bool, int, str]:
-    """Puts files that were written to at the same instant in order, oldest first: `.2` before `.1`, dates as they come.
+def oldest_first(log: str, entries: Iterable[Entry]) -> list[Entry]:
+    """Files of a log in the order in which they were written.
 
-    What is compressed comes after its original, which may still be there.
+    What is compressed is older than what is not: compressing may have set its time anew. Then the times of the last writes
+    count. Files of the same instant go by their names: dates as they come, and numbers the way that the times of the others
+    run, or as logrotate counts, `.2` before `.1`.
     """
+    found = [(*_named(log, entry.path.name), entry) for entry in entries]
+    numbered = sorted((entry.written, number) for _, number, _, entry in found if number)
+    rises = sum((b > a) - (b < a) for (at, a), (later, b) in pairwise(numbered) if at < later)
+    sign = 1 if rises > 0 else -1
+    found.sort(key=lambda one: (one[0], one[3].written, sign * one[1], one[2]))
+    return [entry for *_, entry in found]
+
+
+def _named(log: str, name: str) -> tuple[bool, int, str]:
+    """Is it plain, the number that counts rotations, 0 where there is none, and the name without compression."""
     plain = _COMPRESSED.sub("", name)
     numbers = _DIGITS.findall(plain.removeprefix(log))
     counted = len(numbers) == 1 and len(numbers[0]) <= _FEW
-    return plain != name, -int(numbers[0]) if counted else 0, plain
+    return plain == name, int(numbers[0]) if counted else 0, plain
