@@ -1,10 +1,12 @@
 """Starts agents within milliseconds: a process that has imported all of poisonwatch and forks one at each command.
 
-As a module it is that process; `Nursery` is how a test talks to it. What runs is the program itself, `poisonwatch run`.
+As a module it is that process; `Nursery` is how a test talks to it. What runs is the program itself, `poisonwatch run`,
+without the rights by which root may write what is read-only.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -30,6 +32,7 @@ def main() -> None:
     for line in sys.stdin:
         child = os.fork()
         if not child:
+            _give_up_rights()
             sys.argv = ["poisonwatch", *line.rstrip("\n").split("\t")]
             sys.stdin.close()
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -44,6 +47,14 @@ def main() -> None:
         print(child, flush=True)  # noqa: T201 - the other end of the pipe reads it
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
+
+
+def _give_up_rights() -> None:
+    """Drop all capabilities: also for root a file is then what its permissions say."""
+    version_3 = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    none = (ctypes.c_uint32 * 6)()
+    failed = ctypes.CDLL(None, use_errno=True).capset(version_3, none)
+    assert not failed, os.strerror(ctypes.get_errno())
 
 
 @dataclass

@@ -36,7 +36,7 @@ class Agent:
         self.folder = folder
         self.port = free_port()
         save(usual_reference(), folder / "reference.json")
-        self.config = {
+        self.config: dict[str, Any] = {
             "models": [{"name": "mail", "reference": str(folder / "reference.json")}],
             "sources": [source],
             "limits": {"skew_seconds": 86400},
