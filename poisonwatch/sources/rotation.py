@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,24 +48,48 @@ def shape(name: str) -> str:
     return _DIGITS.sub("#", _COMPRESSED.sub("", name))
 
 
+class _Named(NamedTuple):
+    """What the name of a rotated file says: `number` counts rotations or is 0, `date` is the whole name of one with a date."""
+
+    entry: Entry
+    plain: bool
+    number: int
+    date: str
+
+
 def oldest_first(log: str, entries: Iterable[Entry]) -> list[Entry]:
-    """Files of a log in the order in which they were written.
+    """Files of a log in the order in which they were written: that of the times of their last writes.
 
-    What is compressed is older than what is not: compressing may have set its time anew. Then the times of the last writes
-    count. Files of the same instant go by their names: dates as they come, and numbers the way that the times of the others
-    run, or as logrotate counts, `.2` before `.1`.
+    Compressing may set that time anew: what is compressed is no newer than the files that its number or date puts after it.
+    Numbers run as the times of the files do that are not compressed, or as logrotate's, `.2` before `.1`.
     """
-    found = [(*_named(log, entry.path.name), entry) for entry in entries]
-    numbered = sorted((entry.written, number) for _, number, _, entry in found if number)
-    rises = sum((b > a) - (b < a) for (at, a), (later, b) in pairwise(numbered) if at < later)
-    sign = 1 if rises > 0 else -1
-    found.sort(key=lambda one: (one[0], one[3].written, sign * one[1], one[2]))
-    return [entry for *_, entry in found]
+    found = [_named(log, entry) for entry in entries]
+    numbered = [one for one in found if one.number]
+    sign = _direction([one for one in numbered if one.plain]) or _direction(numbered) or -1
+    numbered.sort(key=lambda one: sign * one.number)
+    dated = sorted((one for one in found if one.date), key=lambda one: one.date)
+    written: dict[int, int] = {}
+    for family in (numbered, dated):
+        bound = 1 << 63
+        for one in reversed(family):
+            at = one.entry.written
+            written[id(one)] = min(at, bound) if not one.plain else at
+            bound = min(at, bound)
+    found.sort(key=lambda one: (written.get(id(one), one.entry.written), sign * one.number, one.date, one.plain))
+    return [one.entry for one in found]
 
 
-def _named(log: str, name: str) -> tuple[bool, int, str]:
-    """Is it plain, the number that counts rotations, 0 where there is none, and the name without compression."""
+def _direction(numbered: list[_Named]) -> int:
+    """1 where newer files have higher numbers, -1 where older ones have, 0 where that is open; what is compressed is older."""
+    numbered = sorted(numbered, key=lambda one: (one.plain, one.entry.written))
+    told = [(a, b) for a, b in pairwise(numbered) if (a.plain, a.entry.written) < (b.plain, b.entry.written)]
+    rises = sum((b.number > a.number) - (b.number < a.number) for a, b in told)
+    return (rises > 0) - (rises < 0)
+
+
+def _named(log: str, entry: Entry) -> _Named:
+    name = entry.path.name
     plain = _COMPRESSED.sub("", name)
     numbers = _DIGITS.findall(plain.removeprefix(log))
     counted = len(numbers) == 1 and len(numbers[0]) <= _FEW
-    return plain == name, int(numbers[0]) if counted else 0, plain
+    return _Named(entry, plain == name, int(numbers[0]) if counted else 0, plain if numbers and not counted else "")
