@@ -386,7 +386,7 @@ def test_every_event_has_one_end(events: list[tuple[str, str, bytes, dict[str, s
         # A structured body may hold several events, or none: it is counted by the tests of CloudEvents.
         if not odd.get("content-type", "").startswith("application/cloudevents")
     ]
-    made = Kserve(KserveConfig(classes=("a", "b"), version_annotation="x"))
+    made = Kserve(KserveConfig(classes=("a", "b"), version_annotation="x", pair_seconds=86400))
     assert_one_end(made, made.pairing, framed)
     plain = Kserve(INCOME)
     tell(plain, [Event(body, odd, at) for _, _, body, odd, at in events])

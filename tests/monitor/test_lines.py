@@ -82,8 +82,9 @@ def test_blind_for_an_hour_is_a_sign_of_its_own() -> None:
     assert signs_after(watching(), 2, 150, pause=3600 - SLOT) == (Sign.MOSTLY_LOST, Sign.LASTING)
     assert signs_after(watching(), 60, 60) == ()
     lines = watching()
-    for number in range(200):
-        blind = number < 5 or number >= 196
+    for number in range(509):
+        # Some days in between: it takes as long until what was lost is no longer part of the same effect.
+        blind = number < 5 or number >= 505
         lines.judge(window(number, 150 if blind else 0), 50 if blind else 200)
     assert of_group(lines, QUALITY).signs == (Sign.MOSTLY_LOST,)
 
