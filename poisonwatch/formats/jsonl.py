@@ -403,4 +403,4 @@ class JsonlFeedback:
 def _shared(attributes: dict[str, str | bool | float | None] | None) -> tuple[str, ...]:
     """What a label's source shares with others, as `name=value`; without values it shares nothing."""
     given = sorted((name, value) for name, value in (attributes or {}).items() if value is not None)
-    return tuple(f"{name_of(name)}={name_of(value)}" for name, value in given[:MOST_ATTRIBUTES])
+    return tuple(sorted(f"{name_of(name)}={name_of(value)}" for name, value in given[:MOST_ATTRIBUTES]))

@@ -249,7 +249,7 @@ def test_no_order_cut_or_restart_changes_anything(order: list[int], cuts: set[in
 )  # fmt: skip
 def test_every_event_has_one_end(events: list[tuple[str, str, bytes, float]]) -> None:
     """Any data: nothing raises, and each event is rejected, paired, or waits."""
-    made = Seldon(SeldonConfig(classes=("a", "b")))
+    made = Seldon(SeldonConfig(classes=("a", "b"), pair_seconds=86400))
     sent = [event(kind, body, at=at, requestid=name) for kind, name, body, at in events]
     assert_one_end(made, made.pairing, sent)
     tell(Seldon(SeldonConfig()), [one._replace(headers={}) for one in sent])
