@@ -205,6 +205,6 @@ def test_no_order_cut_or_restart_changes_anything(order: list[int], cuts: set[in
 )
 def test_every_event_has_one_end(events: list[Event]) -> None:
     """Any headers and any bytes: nothing raises, and each event is rejected, paired, or waits."""
-    made = OpenInference(SMS)
+    made = OpenInference(SMS.model_copy(update={"pair_seconds": 86400}))
     assert_one_end(made, made.pairing, events)
     tell(OpenInference(SMS), [one._replace(headers={}) for one in events])
