@@ -55,6 +55,7 @@ class Besieged:
     folder: Path
     references: Mapping[str, Path]
     sources: Iterable[dict[str, Any]]
+    quiet: float = 2.0
     peak: Peak = field(default_factory=Peak)
     failures: list[str] = field(default_factory=list)
 
@@ -62,7 +63,7 @@ class Besieged:
         config = {
             "models": [{"name": name, "reference": str(path)} for name, path in self.references.items()],
             "sources": list(self.sources),
-            "detection": {"lateness_seconds": 300, "quiet_seconds": 2},
+            "detection": {"lateness_seconds": 300, "quiet_seconds": self.quiet},
             "state": {
                 "spool": "spool",
                 "checkpoint": "agent.checkpoint",

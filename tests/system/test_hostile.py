@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
+from poisonwatch.formats.rows import MOST_ROWS
 from tests.system.floods import FLOODS, flood
 from tests.system.hostile import HONEST, SERVICE, Besieged, by_label, honest, honest_classes, reference
 
@@ -46,8 +47,7 @@ def test_a_flood_of_distinct(name: str, references: dict[str, Path], tmp_path: P
 
 def test_a_gigabyte_without_a_newline(references: dict[str, Path], tmp_path: Path) -> None:
     """It is one line that is too long; what stands before and behind it counts."""
-    # The second half lies in later windows: what is open is judged when nothing usable comes for seconds.
-    good = [*honest(start())[:500], *honest(start() + 300.0)[500:]]
+    good = honest(start())
     path = tmp_path / "hostile.ndjson"
     with path.open("wb") as file:
         file.writelines(good[:500])
@@ -58,7 +58,8 @@ def test_a_gigabyte_without_a_newline(references: dict[str, Path], tmp_path: Pat
             file.write(b"x" * (1 << 20))
         file.write(b"\n")
         file.writelines(good[500:])
-    with Besieged(tmp_path, {"mail": references["mail"]}, [{"path": "hostile.ndjson"}]) as agent:
+    # Reading it takes a while, in which nothing usable comes.
+    with Besieged(tmp_path, {"mail": references["mail"]}, [{"path": "hostile.ndjson"}], quiet=45.0) as agent:
         found = agent.has_read(HONEST + 2)
         assert by_label(found, "poisonwatch_records_rejected_total", "reason") == {"too_long": 2}, agent.told()
         assert agent.of("poisonwatch_predictions_total", "class", model_version="v1") == honest_classes()
@@ -131,7 +132,8 @@ def test_bombs_by_http_in_every_format(references: dict[str, Path], tmp_path: Pa
     doors = [{"kind": "http", "path": f"/v1/{name}", "format": name} for name in FORMATS]
     began, bombs = start(), _bombs()
     good = honest(began)
-    with Besieged(tmp_path, {"mail": references["mail"]}, doors) as agent:
+    # Honest records of one window come between bombs that take a while.
+    with Besieged(tmp_path, {"mail": references["mail"]}, doors, quiet=15.0) as agent:
         share = HONEST // len(bombs)
         for number, bomb in enumerate(bombs):
             for name in FORMATS:
@@ -163,15 +165,17 @@ def test_a_hundred_thousand_tiny_rows_in_one_body(references: dict[str, Path], t
         assert agent.post("/v1/native", b"[" + b",".join([b"{}"] * many) + b"]") == 200
         assert agent.post("/v1/native", b"".join(honest(began))) == 200
         found = agent.has_read(HONEST + 2 * many)
-        assert by_label(found, "poisonwatch_records_total", "source") == {"/v1/kserve": many, "/v1/native": HONEST}
-        assert by_label(found, "poisonwatch_records_rejected_total", "reason").total() == many
+        taken = {"/v1/kserve": MOST_ROWS, "/v1/native": HONEST}
+        assert by_label(found, "poisonwatch_records_total", "source") == taken, agent.told()
+        lost = by_label(found, "poisonwatch_records_rejected_total", "source")
+        assert lost == {"/v1/kserve": many - MOST_ROWS, "/v1/native": many}
         assert agent.of("poisonwatch_predictions_total", "class", model_version="v1") == honest_classes()
         agent.bounded()
 
 
-def test_thousands_of_files_under_one_glob(references: dict[str, Path], tmp_path: Path) -> None:
+def test_hundreds_of_files_under_one_glob(references: dict[str, Path], tmp_path: Path) -> None:
     """Each holds a line that is none; the honest ones have one of their own."""
-    many = 2000
+    many = 300
     logs = tmp_path / "logs"
     logs.mkdir()
     for number in range(many):
