@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 
 from poisonwatch import __version__, checkpoint
-from poisonwatch.errors import CheckpointError
+from poisonwatch.errors import CheckpointError, OtherStateError
 from poisonwatch.formats.records import LATEST
 from poisonwatch.judge.standing import Standing, judge
 from poisonwatch.sinks.journal import accusation_entry, alert_entry, decision_entry, trigger_entry
@@ -345,6 +345,10 @@ class App:
     def _restore(self, path: Path, now: float) -> None:
         try:
             state = checkpoint.load(path, self._identity())
+        except OtherStateError as error:
+            log.warning("monitors_start_anew", error=str(error), remedy="sources go on where they were")
+            self._restore_intake(error.state, held=False)
+            return
         except CheckpointError as error:
             kept = checkpoint.set_aside(path)
             log.warning("checkpoint_refused", error=str(error), kept_as=str(kept), remedy="starting anew")
@@ -363,11 +367,15 @@ class App:
             )
             if watched.probing is not None and saved["probing"] is not None:
                 watched.probing.restore(saved["probing"])
-        for name, problem in self.intake.restore(state["intake"]):
-            log.warning("source_lost", source=name, problem=problem)
-        self._journal.resume(*state["journal"])
+        self._restore_intake(state, held=True)
         self._checkpointed = now
         log.info("checkpoint_restored", path=str(path))
+
+    def _restore_intake(self, state: dict[str, Any], *, held: bool) -> None:
+        """Take up what was read so far; `held` records only by monitors that know the same columns."""
+        for name, problem in self.intake.restore(state["intake"], held=held):
+            log.warning("source_lost", source=name, problem=problem)
+        self._journal.resume(*state["journal"])
 
 
 def _without_echoes(watched: Watched, now: float, batch: Batch) -> Batch:

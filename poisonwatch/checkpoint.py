@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poisonwatch.errors import CheckpointError
+from poisonwatch.errors import CheckpointError, OtherStateError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,8 @@ def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """State as it was saved, or None where there is no checkpoint.
 
     Raises:
-        CheckpointError: when it is damaged, or belongs to another format, model or reference.
+        CheckpointError: when it is damaged, or of another format.
+        OtherStateError: when it belongs to other models or references.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -70,12 +71,12 @@ def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     if found != FORMAT:
         msg = f"{path}: checkpoint of format {found}, this agent reads {FORMAT}"
         raise CheckpointError(msg)
-    if belongs_to != identity:
-        msg = f"{path}: the checkpoint belongs to other models, references or window settings"
-        raise CheckpointError(msg)
     if not isinstance(state, dict):
         msg = f"{path}: the checkpoint holds no state"
         raise CheckpointError(msg)
+    if belongs_to != identity:
+        msg = f"{path}: the checkpoint belongs to other models, references or window settings"
+        raise OtherStateError(msg, state)
     return state
 
 

@@ -6,6 +6,7 @@
     ├── BaselineError           a reference cannot be built, read or used (exit 65)
     ├── GoldenError             a golden set cannot be used: names the file, the line and the remedy (exit 65)
     ├── CheckpointError         a checkpoint cannot be trusted; the agent starts without it and says so
+    │   └── OtherStateError     it is whole, but of other models or references: only its sources can go on
     ├── JournalError            the journal's chain is broken: names the first broken line
     ├── ProbeError              an endpoint did not answer, or not well: says which and how; never the end of the agent
     ├── StateError              another agent writes to the same state (exit 65)
@@ -17,6 +18,8 @@ Any other exception that escapes is a defect of poisonwatch.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class PoisonwatchError(Exception):
@@ -41,6 +44,14 @@ class GoldenError(PoisonwatchError):
 
 class CheckpointError(PoisonwatchError):
     """A checkpoint is damaged or belongs to something else."""
+
+
+class OtherStateError(CheckpointError):
+    """A checkpoint is whole, but its monitors are of other models or references. `state` is what it holds."""
+
+    def __init__(self, text: str, state: dict[str, Any]) -> None:
+        super().__init__(text)
+        self.state = state
 
 
 class JournalError(PoisonwatchError):

@@ -507,7 +507,7 @@ def test_damaged_checkpoint(tmp_path: Path, content: bytes) -> None:
 
 
 def test_checkpoint_of_another_reference(tmp_path: Path) -> None:
-    """State that was gathered with another reference is not taken up: its numbers mean something else."""
+    """The monitors start anew, since their numbers meant something else; the sources go on where they were."""
     folder = Folder(tmp_path / "a")
     append(folder.log, lines(predictions(300)))
     first = folder.app()
@@ -518,9 +518,12 @@ def test_checkpoint_of_another_reference(tmp_path: Path) -> None:
     save(reference(tmp_path, 300, 98), tmp_path / "a" / "r.json")
     second = folder.app()
     second.start(NOW)
-    assert second.intake.counters.predictions.total() == 0
+    append(folder.log, lines(predictions(400)[300:]))
     work(second, NOW)
-    assert second.intake.counters.predictions.total() == 300
+    assert second.intake.counters.predictions.total() == 400
+    assert monitor(second).newest > START
+    second.finish(NOW)
+    assert seen(second) == 100
     second.close(NOW)
 
 

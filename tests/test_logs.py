@@ -9,7 +9,7 @@ import pytest
 
 from poisonwatch.agent import EventClock, run
 from poisonwatch.assemble import learn, replay
-from poisonwatch.assemble.logs import written_in
+from poisonwatch.assemble.logs import open_sources, written_in
 from poisonwatch.config import Config, DetectionConfig
 from poisonwatch.config.formats import KserveConfig, MlflowConfig, SagemakerConfig
 from poisonwatch.errors import BaselineError, ConfigError
@@ -130,6 +130,40 @@ def test_several_formats_are_ambiguous() -> None:
     """Which of several formats a finished log has, nobody knows."""
     with pytest.raises(ConfigError, match="several formats"):
         written_in(config(["native", "kserve"]))
+
+
+def test_spools_of_paths_that_read_alike(tmp_path: Path) -> None:
+    """Each path has a folder of its own."""
+    paths = ["/v1/a-b", "/v1/a/b"]
+    told = Config.model_validate(
+        {
+            "models": [{"name": "m", "reference": "r"}],
+            "sources": [{"kind": "http", "path": path} for path in paths],
+            "state": {"spool": tmp_path, "checkpoint": tmp_path / "c"},
+        }
+    )
+    feeds, doors = open_sources(told, {})
+    assert [door.path for door in doors] == paths
+    assert len(list(tmp_path.iterdir())) == 2
+    for feed in feeds:
+        feed.source.close()
+
+
+@pytest.mark.parametrize("content", [None, b" \n"])
+def test_token_that_lets_nobody_in(tmp_path: Path, content: bytes | None) -> None:
+    """A token file that is missing or empty is a mistake at start, not a silence later."""
+    token = tmp_path / "token"
+    if content is not None:
+        token.write_bytes(content)
+    told = Config.model_validate(
+        {
+            "models": [{"name": "m", "reference": "r"}],
+            "sources": [{"kind": "http", "token_file": token}],
+            "state": {"spool": tmp_path / "s", "checkpoint": tmp_path / "c"},
+        }
+    )
+    with pytest.raises(ConfigError, match=r"token_file: .*nobody could push"):
+        open_sources(told, {})
 
 
 def config(formats: list[str]) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 from poisonwatch.config.formats import (
@@ -63,6 +64,7 @@ def open_sources(config: Config, schemas: dict[str, Schema]) -> Opened:
     """Everything that records come from.
 
     Raises:
+        ConfigError: when a token cannot be read.
         StateError: when another agent has a spool.
         MissingExtraError: when a kind of source needs a package that is not installed.
     """
@@ -73,8 +75,8 @@ def open_sources(config: Config, schemas: dict[str, Schema]) -> Opened:
             case FileSourceConfig():
                 feeds.append(Feed(source.name, FilesSource(source.path, config.limits.line_bytes), decoder))
             case HttpSourceConfig():
+                token = _token(source.token_file) if source.token_file is not None else None
                 spool = _spool(config, source.name)
-                token = Token(source.token_file) if source.token_file is not None else None
                 doors.append(Door(source.path, spool, token, source.body_bytes))
                 feeds.append(Feed(source.name, spool, decoder))
             case StdinSourceConfig():
@@ -112,11 +114,25 @@ def _most_bytes(source: AnySource, limits: LimitsConfig) -> int:
     return source.body_bytes if isinstance(source, HttpSourceConfig) else limits.line_bytes
 
 
+def _token(path: Path) -> Token:
+    try:
+        empty = not path.read_bytes().strip()
+    except OSError as error:
+        msg = f"sources: token_file: {path} cannot be read ({error.strerror}): nobody could push anything"
+        raise ConfigError(msg) from None
+    if empty:
+        msg = f"sources: token_file: {path} is empty: nobody could push anything"
+        raise ConfigError(msg)
+    return Token(path)
+
+
 def _spool(config: Config, name: str) -> Spool:
     if config.state.spool is None:
         msg = f"sources: {name} needs `state.spool`"
         raise ConfigError(msg)
-    folder = config.state.spool / (re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "root")
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
+    # Different paths may read the same without their punctuation.
+    folder = config.state.spool / f"{readable}-{zlib.crc32(name.encode()):08x}"
     return Spool(folder, config.limits.spool_bytes, name=name)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from poisonwatch.sinks.snapshot import Counters, SourceSnapshot
 from poisonwatch.sources.distinct import Distinct
-from poisonwatch.sources.merge import Lane, Merge
+from poisonwatch.sources.merge import Lane, Merge, held_by
 from poisonwatch.types import Batch
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Intake:
         self._dead_letters = dead_letters
         self._newest: dict[str, float] = dict.fromkeys((*(lane.name for lane in lanes), *self.feeds), -math.inf)
         self._lost_before: dict[str, Counter[str]] = {}
+        self._absent: dict[str, Any] = {}
 
     @property
     def live(self) -> bool:
@@ -133,13 +134,13 @@ class Intake:
 
     def commit(self, positions: Mapping[str, Any]) -> None:
         """A checkpoint with these positions is safe."""
-        for name, position in positions.items():
-            self.feeds[name].source.commit(position)
+        for name, feed in self.feeds.items():
+            feed.source.commit(positions[name])
 
     def state(self) -> dict[str, Any]:
         """Everything that must survive a restart: also what was read and not passed on yet."""
         return {
-            "positions": self.positions(),
+            "positions": {**self._absent, **self.positions()},
             "lanes": [[*key, lane.state()] for key, lane in self._streams.items()],
             "decoders": {name: feed.decoder.state() for name, feed in self.feeds.items()},
             "distinct": {model: seen.state() for model, seen in self._distinct.items()},
@@ -148,22 +149,29 @@ class Intake:
             "lost": {name: dict(lost) for name, lost in self._lost().items()},
         }
 
-    def restore(self, state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Take up a saved state; says of which source something could not be found again."""
-        for name in state["positions"].keys() - self.feeds.keys():
-            yield name, "it is not configured any more: what it had not given yet is not read"
+    def restore(self, state: Mapping[str, Any], *, held: bool) -> Iterator[tuple[str, str]]:
+        """Take up a saved state; says of which source something is lost, or could not be found again.
+
+        Without `held` the columns have changed since, and what was read and not passed on yet cannot be.
+        """
+        self.counters = Counters.restored(state["counters"])
+        self._absent = {name: at for name, at in state["positions"].items() if name not in self.feeds}
+        for name in self._absent:
+            yield name, "it is not configured any more: what it has not given is not read; put back, it goes on there"
         for name, stream, saved in state["lanes"]:
-            if name in self.feeds:
+            if held and name in self.feeds:
                 self._lane(name, stream).restore(saved)
+            elif count := held_by(saved):
+                self.counters.rejected[name, "columns_changed"] += count
+                yield name, f"{count} records that were read and not judged yet are of other models or references"
         for name, feed in self.feeds.items():
             feed.decoder.restore(state["decoders"].get(name))
             if name in state["positions"]:
                 yield from ((name, problem) for problem in feed.source.resume(state["positions"][name]))
         for model, seen in self._distinct.items():
-            if model in state["distinct"]:
+            if held and model in state["distinct"]:
                 seen.restore(state["distinct"][model])
         self._newest |= {name: newest for name, newest in state["newest"].items() if name in self._newest}
-        self.counters = Counters.restored(state["counters"])
         self._lost_before = {name: Counter(lost) for name, lost in state["lost"].items()}
 
     def close(self) -> None:

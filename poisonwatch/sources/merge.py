@@ -35,13 +35,13 @@ TIME_JUMP = "unconfirmed_time_jump"
 
 
 B = TypeVar("B")
-C = TypeVar("C", contravariant=True)
+C_contra = TypeVar("C_contra", contravariant=True)
 
 
-class Decoder(Protocol[C]):
+class Decoder(Protocol[C_contra]):
     """What turns a block into columns."""
 
-    def decode(self, block: C, latest: float) -> Decoded:
+    def decode(self, block: C_contra, latest: float) -> Decoded:
         """Columns of a block."""
         ...
 
@@ -184,6 +184,11 @@ class Lane(Generic[B]):
             else:
                 now = max(now, at)
         return None if keep.all() else keep
+
+
+def held_by(state: dict[str, Any]) -> int:
+    """How many records a lane held when it was saved."""
+    return sum(piece["time"].size for piece in (*state["held"], *state["ahead"]))
 
 
 class Merge:

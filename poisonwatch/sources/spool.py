@@ -37,6 +37,9 @@ COMPRESSED_AT_ONCE = 4
 SEGMENT_BYTES = 16 << 20
 """Segments are deleted whole: the smaller they are, the sooner there is room again."""
 
+RESERVE = 32 << 20
+"""Bytes of the disk that are left alone: on a disk that the spool filled no checkpoint could be written, and none of it deleted."""
+
 RETRY_SECONDS = 5
 """When to come again to a full spool: room comes with the next checkpoint."""
 
@@ -129,7 +132,7 @@ class Spool:
         """
         data = b"".join([part for event in events for part in (self._mark, frame(event))])
         with self._change:
-            if self._held + self._group.size + len(data) > self._most:
+            if self._held + self._group.size + len(data) > self._most or self._free() < RESERVE:
                 raise SpoolFullError(RETRY_SECONDS)
             group = self._group
             group.parts.append(data)
@@ -144,6 +147,14 @@ class Spool:
             self._settle(group)
         if group.error is not None:
             raise OSError(group.error.errno, group.error.strerror)
+
+    def _free(self) -> int:
+        """Bytes that the disk has left for us."""
+        try:
+            disk = os.statvfs(self._folder)
+        except OSError:
+            return RESERVE  # what is wrong with the disk shows when it is written to
+        return disk.f_bavail * disk.f_frsize
 
     def _settle(self, group: _Group) -> None:
         """Write a group in the name of all who wait for it."""

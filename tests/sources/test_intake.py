@@ -121,7 +121,7 @@ def test_gone_streams_are_told() -> None:
     first = intake_of(source)
     taken(first)
     state = first.state()
-    assert list(intake_of(Queues()).restore(state)) == [("queues", "a is gone")]
+    assert list(intake_of(Queues()).restore(state, held=True)) == [("queues", "a is gone")]
 
 
 def test_refusals_add_up_over_restarts() -> None:
@@ -132,23 +132,41 @@ def test_refusals_add_up_over_restarts() -> None:
     state = first.state()
     second = intake_of(source)
     source.refused = {"spool_full": 2, "unauthorized": 1}
-    assert list(second.restore(state)) == []
+    assert list(second.restore(state, held=True)) == []
     assert second.counted().refused == {("queues", "spool_full"): 5, ("queues", "unauthorized"): 1}
 
 
 def test_a_source_that_is_configured_no_more() -> None:
-    """That it is read no more is said; what it gave before stays counted, and a new source begins."""
+    """That it is read no more is said, and kept: put back, it goes on where it was, and nothing counts twice."""
     source = Queues()
     source.put("a", 1, 2)
     first = intake_of(source)
     taken(first)
-    state = first.state()
     decoder = Native(JsonlPredictions({"m": SCHEMA}, 1 << 16), 1 << 16)
-    other = Intake([Feed("other", source, decoder)], ["m"], 60.0)
-    (told,) = other.restore(state)
+    without = Intake([Feed("other", Queues(), decoder)], ["m"], 60.0)
+    (told,) = without.restore(first.state(), held=True)
     assert told[0] == "queues"
+    back = intake_of(source)
+    positions = without.state()["positions"]
+    assert positions == {"queues": {"a": 0}, "other": {}}
+    assert [name for name, _ in back.restore(without.state(), held=True)] == ["other"]
     source.put("a", 3)
-    assert taken(other) == [3]
+    assert taken(back) == [3]
+    assert back.counters.predictions["queues"] == 3
+
+
+def test_held_records_of_other_columns() -> None:
+    """What was read for other columns cannot be judged any more: it is counted, and told."""
+    source = Queues()
+    source.put("a", 1, 5)
+    source.put("b", 2)
+    first = intake_of(source)
+    first.step(START + 1e6)
+    state = first.state()
+    second = intake_of(source)
+    assert [(name, told.split()[0]) for name, told in second.restore(state, held=False)] == [("queues", "1")] * 2
+    assert second.counters.rejected == {("queues", "columns_changed"): 2}
+    assert taken(second) == []
 
 
 @given(
@@ -170,7 +188,7 @@ def test_restart_anywhere(blocks: list[tuple[str, list[int]]], stops: set[int]) 
             state = intake.state()
             intake.commit(state["positions"])
             intake = intake_of(stopped)
-            assert list(intake.restore(state)) == []
+            assert list(intake.restore(state, held=True)) == []
         if not busy:
             break
     assert found == expected
