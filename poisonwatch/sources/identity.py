@@ -62,4 +62,4 @@ class Mark(msgspec.Struct, kw_only=True):
 
     def moved(self, device: int, inode: int) -> Mark:
         """The same place in another file with the same contents."""
-        return msgspec.structs.replace(self, device=device, inode=inode, size=-1, written=-1)
+        return msgspec.structs.replace(self, device=device, inode=inode, copied=False, size=-1, written=-1)

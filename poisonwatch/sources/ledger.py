@@ -141,6 +141,9 @@ class Ledger:
             return None
         if entry.key in self._open:
             return mark
+        if not mark.offset and not mark.ignored:
+            del self.marks[entry.key]  # nothing was read: it tells nothing that holds of this file alone
+            return None
         held: bool | None
         if mark.ignored and (contents.compressed or not mark.head):
             held = bool(mark.head) and mark.begins(contents)
