@@ -346,7 +346,9 @@ class App:
         try:
             state = checkpoint.load(path, self._identity())
         except OtherStateError as error:
-            log.warning("monitors_start_anew", error=str(error), remedy="sources go on where they were")
+            kept = checkpoint.set_aside(path)
+            remedy = "sources go on where they were"
+            log.warning("monitors_start_anew", error=str(error), kept_as=str(kept), remedy=remedy)
             self._restore_intake(error.state, held=False)
             return
         except CheckpointError as error:
