@@ -42,9 +42,14 @@ class Server:
         self.written += lines
 
     def begin_line(self, fill: int, share: float) -> None:
-        """The first part of a line; the rest comes with whatever is done next."""
+        """The first part of a line; the rest comes with whatever is done next.
+
+        The first bytes of a file say which line it is: a file of which no more is there than every line begins with is not
+        known again when it is truncated and has grown between two looks.
+        """
         line = self.line(fill)
-        cut = max(1, int(share * (len(line) - 1)))
+        begun = self.path.exists() and self.path.stat().st_size > self._hole
+        cut = max(1 if begun else 24, int(share * (len(line) - 1)))
         self._append(line[:cut])
         self.unfinished = line[cut:]
         self.written.append(line)
