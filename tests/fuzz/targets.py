@@ -279,7 +279,7 @@ def _agent() -> Target:
     def run(data: bytes) -> None:
         nonlocal machine, used
         used += 1
-        if used % 64 == 0:
+        if used % 1024 == 0:
             machine = watched(learned).monitor
         decoded: Decoded = decoders.next().decode(data)
         consistent(decoded)
