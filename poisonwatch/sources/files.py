@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-MOST_FOLLOWED = 64
+MOST_FOLLOWED = 128
 """Logs of a glob that are open at a time: each may have a block in memory."""
 
 MOST_KNOWN = 4096
@@ -38,6 +38,9 @@ REST_SECONDS = 600.0
 
 YIELD_SECONDS = 1.0
 """The same, without the last line, where others wait to be followed."""
+
+TURN_SECONDS = 2.0
+"""How long a log that is never quiet is followed while others wait."""
 
 _SLACK = 10**9
 """Nanoseconds that times of files may lag behind the clock."""
@@ -78,6 +81,7 @@ class FilesSource:
         self._folders = Folders(clock)
         self._root, self._parts = fixed(path)
         self._streams: dict[str, FollowedFile] = {}
+        self._followed_since: dict[str, float] = {}
         self._resting: dict[str, _Resting] = {}
         self._waiting: dict[str, Entry] = {}
         self._passed: frozenset[Path] = frozenset()  # what matched at the last look
@@ -147,7 +151,8 @@ class FilesSource:
             self._since = time.time_ns()
         self._folders.forget()
         logs = self._logs()
-        for name, (entry, members) in logs.items():
+        # Who has waited longest comes first, and of those who came together the oldest.
+        for name, (entry, members) in sorted(logs.items(), key=lambda log: (log[1][0].written, log[0])):
             if name in self._streams:
                 continue
             resting = self._resting.get(name)
@@ -161,7 +166,7 @@ class FilesSource:
         for name, stream in list(self._streams.items()):
             self._let_rest(name, stream, logs, now)
         free = self._most_followed - len(self._streams)
-        for name in sorted(self._waiting, key=lambda name: (self._waiting[name].written, name))[: max(free, 0)]:
+        for name in list(self._waiting)[: max(free, 0)]:
             del self._waiting[name]
             stream = self._follow(name)
             resting = self._resting.pop(name, None)
@@ -204,6 +209,7 @@ class FilesSource:
             kin=lambda contents: self._kin(name, contents),
         )
         self._streams[name] = stream
+        self._followed_since[name] = self._clock()
         return stream
 
     def _wanted(self, path: Path) -> bool:
@@ -244,6 +250,7 @@ class FilesSource:
 
     def _drop(self, name: str) -> None:
         stream = self._streams.pop(name)
+        self._followed_since.pop(name)
         self._lost.update(stream.lost)
         stream.close()
 
@@ -253,7 +260,9 @@ class FilesSource:
         """Close a log that has nothing new."""
         there = name in logs
         seconds = YIELD_SECONDS if self._waiting or not there else REST_SECONDS
-        if not stream.idle or not 0 <= seconds <= now - stream.quiet_since:
+        # A log that is never quiet has had its turn after a while, when others wait.
+        turn_over = bool(self._waiting) and now - self._followed_since[name] >= TURN_SECONDS
+        if not stream.idle or not (turn_over or 0 <= seconds <= now - stream.quiet_since):
             return
         entry, members = logs[name] if there else (None, [])
         position = stream.rest()

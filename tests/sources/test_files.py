@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,21 @@ def test_unreadable(tmp_path: Path) -> None:
     path.chmod(0o600)
     assert reader.drain() == {str(path): numbered(0, 3)}
     assert reader.source.found
+
+
+def test_busy_logs_take_turns(tmp_path: Path) -> None:
+    """Of more logs than are followed at once, none of which is ever quiet, each is read."""
+    clock = Clock()
+    source = FilesSource(tmp_path / "*.jsonl", 1 << 16, clock=clock, most_followed=4)
+    told: Counter[str] = Counter()
+    for line in range(60):
+        for name in range(12):
+            with (tmp_path / f"{name}.jsonl").open("ab") as log:
+                log.write(f"{name} {line}\n".encode())
+        for _ in range(3):
+            clock.now += 0.2
+            for stream in source.streams():
+                while (block := stream.poll()) is not None:
+                    told.update(said.split()[0].decode() for said in block.data.splitlines())
+    assert min(told[str(name)] for name in range(12)) > 40
+    source.close()
