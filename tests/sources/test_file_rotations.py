@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 
-from tests.sources.test_file import LONGEST, append, drain, follow, numbered, polled, resumed
+from poisonwatch.sources.file import FollowedFile
+from poisonwatch.sources.folders import Folders
+from tests.sources.test_file import CLOCK, LONGEST, append, drain, follow, numbered, polled, resumed
 from tests.sources.test_files import Reader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -119,6 +122,91 @@ def test_compressed_while_down(tmp_path: Path, *, zstd: bool, several: bool) -> 
     append(path, numbered(1830 if several else 1800, 1850))
     stamp(path, 9)
     assert drain(resumed(path, position)) == numbered(900, 1850)
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_all_compressed_while_down(tmp_path: Path, *, rising: bool) -> None:
+    """The times of the compressed files tell which way their numbers run, also where two have the same."""
+    path = tmp_path / "log"
+    append(path, numbered(0, 9))
+    source = follow(path)
+    assert drain(source) == numbered(0, 9)
+    position = source.position()
+    source.close()
+    path.rename(tmp_path / "gone")
+    for order in range(4):
+        target = tmp_path / f"log.{order + 1 if rising else 4 - order}.gz"
+        target.write_bytes(gzip.compress(numbered(10 * order, 10 * order + 10)))
+        stamp(target, max(order, 1))
+    append(path, numbered(40, 50))
+    assert drain(resumed(path, position)) == numbered(9, 50)
+
+
+def test_few_bytes_compressed(tmp_path: Path) -> None:
+    """A file of one short line is known again when it was compressed."""
+    path = tmp_path / "log"
+    source = follow(path)
+    assert drain(source) == b""
+    append(path, numbered(0, 1))
+    assert drain(source) == numbered(0, 1)
+    path.rename(tmp_path / "log.1")
+    append(path, numbered(1, 2))
+    assert drain(source) == numbered(1, 2)
+    (tmp_path / "log.1.gz").write_bytes(gzip.compress(numbered(0, 1)))
+    (tmp_path / "log.1").unlink()
+    assert drain(source) == b""
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_only_the_first_kilobyte_is_the_same(tmp_path: Path, *, renamed: bool) -> None:
+    """A file that begins like the one that was read, and goes on otherwise, is another one."""
+    path = tmp_path / "log"
+    head = b"#" * 2000 + b"\n"
+    append(path, head + numbered(0, 300))
+    source = follow(path)
+    assert drain(source) == head + numbered(0, 300)
+    position = source.position()
+    source.close()
+    if renamed:
+        path.rename(tmp_path / "log.1")
+    path.write_bytes(head + numbered(300, 900))
+    assert drain(resumed(path, position, found=renamed)) == head + numbered(300, 900)
+
+
+class Busy(Folders):
+    """A folder in which somebody rotates just before it is listed."""
+
+    def __init__(self) -> None:
+        super().__init__(CLOCK)
+        self.happening: list[Callable[[], None]] = []
+
+    def siblings(self, path: Path, *, fresh: bool) -> list[Path] | None:
+        """What there is after the next thing has happened."""
+        if self.happening:
+            self.happening.pop(0)()
+        return super().siblings(path, fresh=fresh)
+
+
+def test_rotated_in_the_middle_of_a_look(tmp_path: Path) -> None:
+    """The file at the path was looked at, then it grows and is rotated, and the next one too, then the folder is listed."""
+    path = tmp_path / "log"
+    append(path, numbered(0, 3))
+    folders = Busy()
+    source = FollowedFile(path, LONGEST, folders=folders, clock=CLOCK)
+    assert drain(source) == numbered(0, 3)
+
+    def rotate() -> None:
+        append(path, numbered(3, 6))
+        path.rename(tmp_path / "log.2")
+        stamp(tmp_path / "log.2", 1)
+        append(path, numbered(6, 9))
+        path.rename(tmp_path / "log.1")
+        stamp(tmp_path / "log.1", 2)
+        append(path, numbered(9, 12))
+
+    folders.happening.append(rotate)
+    assert drain(source) == numbered(3, 12)
+    assert folders.happening == []
 
 
 @pytest.mark.parametrize("rising", [False, True])
