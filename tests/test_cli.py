@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from poisonwatch import __version__
 from poisonwatch.cli import cli, main
 from poisonwatch.cli.options import DEFAULT_ADDRESS
-from poisonwatch.config import WebConfig
+from poisonwatch.config.web import WebConfig
 from poisonwatch.demo import CONFIG
 from poisonwatch.reference.file import load
 from poisonwatch.server.app import STALE

@@ -154,7 +154,7 @@ def test_defaults(tmp_path: Path) -> None:
     """A model and a source are enough; paths start from the configuration's own folder."""
     config = loaded(tmp_path, GOOD)
     assert config.models[0].reference == tmp_path / "r.json"
-    assert config.sources[0].path == tmp_path / "log.ndjson"
+    assert [source.name for source in config.sources] == [str(tmp_path / "log.ndjson")]
     assert (config.sources[0].kind, config.sources[0].content) == ("file", "predictions")
     assert config.detection.budget == "one page per 30 days"
     assert config.web.listen_address == "127.0.0.1:9787"
@@ -172,7 +172,7 @@ def test_paths(tmp_path: Path) -> None:
     with contextlib.chdir(tmp_path / "elsewhere"):
         assert load(Path("../config.yaml")) == config
     assert config.models[0].reference == tmp_path / "refs/r.json"
-    assert [source.path for source in config.sources] == [Path("/var/log/a"), tmp_path / "../b"]
+    assert [source.name for source in config.sources] == ["/var/log/a", str(tmp_path / "../b")]
     assert (config.state.checkpoint, config.state.journal) == (tmp_path / "s/c", Path("/s/j"))
     assert config.state.dead_letter == tmp_path / "d"
 

@@ -7,6 +7,7 @@ head of a request, for a body that comes byte by byte, for a client that does no
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -219,14 +220,15 @@ class Exchange:
     async def _finish(self) -> bool:
         """Take what is left of the request; False when the connection must not go on."""
         left = DISCARD_BYTES
-        try:
-            while self._http.their_state is h11.SEND_BODY and left > 0:
-                if self._http.they_are_waiting_for_100_continue:
-                    break
-                event = await self._next_of_body()
-                left -= len(event.data) if isinstance(event, h11.Data) else 0
-        except h11.RemoteProtocolError:
-            return False
+        # Who was told not to send its body may rightly send nothing more.
+        with suppress(TimeoutError):
+            try:
+                async with asyncio.timeout(self._patience.linger):
+                    while self._http.their_state is h11.SEND_BODY and left > 0:
+                        event = await self._next_of_body()
+                        left -= len(event.data) if isinstance(event, h11.Data) else 0
+            except h11.RemoteProtocolError:
+                return False
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             return True
         await self._linger()

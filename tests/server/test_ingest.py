@@ -14,12 +14,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import uvicorn
-from starlette.applications import Starlette
-
 from poisonwatch.formats.events import events
 from poisonwatch.server.ingest import LONGEST_VALUE, MOST_HEADERS, Door, Token, routes
 from poisonwatch.sources.spool import Spool
+from tests.server.clients import listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,18 +33,8 @@ ROOM = 1 << 22
 @contextmanager
 def served(*doors: Door, most_in_flight: int = 1 << 20, body_seconds: float = 30.0) -> Iterator[int]:
     """A server with these doors, on the port that is given."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    app = Starlette(routes=routes(doors, most_in_flight, body_seconds))
-    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None, lifespan="off"))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
+    with listening(routes=routes(doors, most_in_flight, body_seconds)) as address:
+        yield int(address.rpartition(":")[2])
 
 
 @contextmanager

@@ -51,11 +51,13 @@ def log(entries: Sequence[Entry], *, name: str, labels: bool = False) -> list[by
     return [b"bad\n" if at is BAD else next(whole) + b"\n" for at in entries]
 
 
-def lane(name: str, content: list[bytes], cuts: Sequence[int] = (), *, labels: bool = False, confirm: bool) -> Lane:
+def lane(
+    name: str, content: list[bytes], cuts: Sequence[int] = (), *, labels: bool = False, confirm: bool
+) -> Lane[bytes]:
     """A lane over a log that is given in blocks, cut at these lines."""
     edges = sorted({0, len(content), *(min(cut, len(content)) for cut in cuts)})
     blocks = iter([b"".join(content[a:b]) for a, b in pairwise(edges)])
-    decoder: Decoder = JsonlFeedback(1 << 16) if labels else JsonlPredictions({"m": SCHEMA}, 1 << 16)
+    decoder: Decoder[bytes] = JsonlFeedback(1 << 16) if labels else JsonlPredictions({"m": SCHEMA}, 1 << 16)
     return Lane(name, lambda: next(blocks, b""), decoder, confirm=confirm)
 
 
@@ -323,7 +325,10 @@ HOUR = 3600.0
         ([HOUR, 0, 1, 2], [1, 2, 3]),  # forged at the start
         ([0, 1, 2, HOUR], [0, 1, 2]),  # forged at the end: nobody agrees
         ([0, HOUR, 2 * HOUR, 3 * HOUR, 4 * HOUR], [0, 1, 2, 3, 4]),  # sparse: each gap is a jump, the last like others
-        ([0, HOUR, 2 * HOUR, 3 * HOUR, 9 * HOUR], [0, 1, 2, 3]),  # sparse, and the last is ahead of all that it was before
+        (
+            [0, HOUR, 2 * HOUR, 3 * HOUR, 9 * HOUR],
+            [0, 1, 2, 3],
+        ),  # sparse, and the last is ahead of all that it was before
         ([7 * HOUR], [0]),  # a log of one record
         ([0, 600, 1200], [0, 1, 2]),  # just no jump
         ([0, 1, 603.5, 2, 3], [0, 1, 3, 4]),  # just a jump, from before it and from after it
