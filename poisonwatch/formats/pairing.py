@@ -44,8 +44,9 @@ class Pairing:
 
     A half waits until the clock is `seconds` past its arrival, and all that wait take at most about `most_bytes`: the
     oldest are crowded out. The clock is the largest time of receipt met so far, so what is paired depends on the events and
-    their order alone. Of several halves with one key, which the choice of a client may be, the first to come is the first
-    to be paired, and each is the fault `id_reused`.
+    their order alone. Several halves with one key, which the choice of a client may be, are each the fault `id_reused`, and the first
+    to come is the first to be paired. Which request a response answers is not known then, and who knows which requests are answered
+    could choose it: such a pair is the fault `ambiguous_pair`, and the body of its request is left out.
     """
 
     def __init__(self, seconds: float, most_bytes: int) -> None:
@@ -59,6 +60,8 @@ class Pairing:
         self._waiting: OrderedDict[int, _Waiting] = OrderedDict()
         # Halves of one key that wait at the same time are all of one side.
         self._by_key: dict[str, deque[int]] = {}
+        # Keys under which several have waited at once, until none waits.
+        self._mixed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -74,9 +77,15 @@ class Pairing:
         waiting = self._by_key.get(key)
         if waiting:
             if self._waiting[waiting[0]].response != response:
+                mixed = key in self._mixed
                 other = self._remove(waiting[0]).half
-                return Pair(other, half) if response else Pair(half, other)
+                pair = Pair(other, half) if response else Pair(half, other)
+                if not mixed:
+                    return pair
+                draft.faults["ambiguous_pair"] += 1
+                return pair._replace(request=pair.request._replace(body=b""))
             draft.faults["id_reused"] += 1
+            self._mixed.add(key)
         size = OVERHEAD + len(half.body) + len(key) + sum(len(str(value)) for value in half.about.values())
         self._put(_Waiting(key, response, half, self._clock, size))
         while self._bytes > self._most:
@@ -97,6 +106,7 @@ class Pairing:
             "waiting": [
                 [w.key, w.response, w.half.about, None if math.isinf(w.since) else w.since, w.size] for w in waiting
             ],
+            "mixed": sorted(self._mixed),
             "lengths": np.array([len(w.half.body) for w in waiting], np.int64),
             "bodies": np.frombuffer(b"".join(w.half.body for w in waiting), np.uint8),
         }
@@ -105,6 +115,7 @@ class Pairing:
         """Take up a saved state."""
         self._clear()
         self._clock = -math.inf if state["clock"] is None else state["clock"]
+        self._mixed = set(state["mixed"])
         bodies = state["bodies"].tobytes()
         start = 0
         for (key, response, about, since, size), length in zip(
@@ -127,6 +138,7 @@ class Pairing:
         same.popleft()
         if not same:
             del self._by_key[found.key]
+            self._mixed.discard(found.key)
         self._bytes -= found.size
         return found
 
