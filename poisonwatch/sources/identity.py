@@ -47,9 +47,11 @@ class Mark(msgspec.Struct, kw_only=True):
     written: int = -1
 
     def begins(self, contents: Contents) -> bool:
-        """Does the file begin so? Behind a hole a compressed file would have to be decompressed: its tail must do."""
-        if not self.head or (contents.compressed and self.start):
+        """Does the file begin so? Behind a hole a compressed file would have to be decompressed: its NULs and its tail must do."""
+        if not self.head:
             return True
+        if contents.compressed and self.start:
+            return contents.read(0, 1) == b"\0"
         return digest(contents.read(self.start, self.head)) == self.head_digest
 
     def holds(self, contents: Contents) -> bool | None:

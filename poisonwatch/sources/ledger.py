@@ -176,7 +176,7 @@ class Ledger:
                 raise LaterError
             if held:
                 mark = other.moved(entry.device, entry.inode)
-            elif contents.compressed and not contents.complete and other.begins(contents):
+            elif contents.compressed and contents.ended and not contents.complete and other.begins(contents):
                 return None
         return mark
 

@@ -142,6 +142,26 @@ def test_all_compressed_while_down(tmp_path: Path, *, rising: bool) -> None:
     assert drain(resumed(path, position)) == numbered(9, 50)
 
 
+def test_compressed_copy_beside_a_log_with_a_hole(tmp_path: Path) -> None:
+    """A mark that begins after a hole says nothing of a compressed file that has none, though that is not unpacked yet."""
+    path = tmp_path / "log"
+    append(path, b"\0" * 5000 + numbered(0, 90))
+    source = follow(path)
+    assert drain(source) == numbered(0, 90)
+    position = source.position()
+    source.close()
+    path.rename(tmp_path / "log.2")
+    stamp(tmp_path / "log.2", 1)
+    (tmp_path / "log.1.gz").write_bytes(
+        gzip.compress(b"".join(os.urandom(40).hex().encode() + b"\n" for _ in range(9000)))
+    )
+    stamp(tmp_path / "log.1.gz", 2)
+    append(path, numbered(90, 99))
+    given = drain(resumed(path, position))
+    assert given.count(b"\n") == 9009
+    assert given.endswith(numbered(90, 99))
+
+
 def test_few_bytes_compressed(tmp_path: Path) -> None:
     """A file of one short line is known again when it was compressed."""
     path = tmp_path / "log"
