@@ -7,6 +7,7 @@ read is counted where it is read. 200 is the only answer that it takes for deliv
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import os
 import time
@@ -46,7 +47,9 @@ KEPT_PREFIX = "ce-"
 MOST_HEADERS = 64
 LONGEST_NAME = 128
 LONGEST_VALUE = 4096
-"""Headers of CloudEvents that are kept, and characters of each. KServe's annotations are among them, as JSON."""
+LONGEST_CUT = 256
+"""Headers of CloudEvents that are kept, and characters of each; of a longer value so many are kept, with a hash of all.
+KServe's annotations are among them, as JSON."""
 
 _WRITERS = 32
 """Threads that wait for the disk; those that wait at the same time go to disk together."""
@@ -234,11 +237,16 @@ def _headers(door: Door, request: Request) -> dict[str, str]:
             continue
         crowd += name not in KEPT
         crowded_out = crowd > MOST_HEADERS and name not in KEPT
-        if name in kept or crowded_out or len(name) > LONGEST_NAME or len(value) > LONGEST_VALUE:
+        if name in kept or crowded_out or len(name) > LONGEST_NAME:
             door.spool.faults["header_dropped"] += 1
             continue
-        kept[name] = value
+        kept[name] = value if len(value) <= LONGEST_VALUE else _cut(value)
     return kept
+
+
+def _cut(value: str) -> str:
+    """The beginning of a long value, and a hash of all of it: an id that is long on purpose still joins what belongs together."""
+    return f"{value[:LONGEST_CUT]}~{hashlib.blake2b(value.encode(), digest_size=8).hexdigest()}"
 
 
 async def _stored(door: Door, event: Event, writers: ThreadPoolExecutor) -> None:
