@@ -66,7 +66,7 @@ class Azure:
     def __init__(self, config: PairedConfig, most_bytes: int = MOST_BYTES, waiting_bytes: int = MOST_WAITING) -> None:
         self._config, self._most = config, most_bytes
         self._rows = Rows(config)
-        self._halves = self.pairing = Pairing(config.pair_seconds, waiting_bytes)
+        self._halves = self.pairing = Pairing(config.pair_seconds, waiting_bytes, self._paired)
 
     def read(self, event: Event, draft: Draft) -> None:
         """Add the predictions that an event completes.
@@ -136,7 +136,7 @@ class Azure:
         except Rejected as rejected:
             draft.reject(rejected.args[0], pair.response.body)
             return
-        if pair.request.about["elsewhere"]:
+        if pair.request.about.get("elsewhere"):
             draft.faults["data_in_blob"] += 1
             inputs = [None] * len(outputs)
         else:
@@ -145,11 +145,11 @@ class Azure:
             )
         endpoint, deployment = _deployed(about["source"])
         common = {
-            "timestamp": about["time"] if about["time"] is not None else pair.request.about["time"],
+            "timestamp": about["time"] if about["time"] is not None else pair.request.about.get("time"),
             "prediction_id": about["id"],
             "model": self._config.model or endpoint,
             "model_version": about["version"]
-            or pair.request.about["version"]
+            or pair.request.about.get("version")
             or self._config.model_version
             or deployment,
         }

@@ -31,6 +31,16 @@ class Draft:
         self.rejected: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.samples: list[tuple[str, bytes]] = []
+        self._settled: list[bytes] = []
+
+    def settle(self) -> None:
+        """Write the records down: as objects they take several times the room."""
+        self._settled.append(_written(self.records, self))
+
+    def settled(self) -> bytes:
+        """All records as lines, in their order."""
+        self.settle()
+        return b"".join(self._settled)
 
     def reject(self, reason: str, sample: bytes, count: int = 1) -> None:
         """Count predictions that were lost, with a sample for whoever looks."""
@@ -93,24 +103,23 @@ class Translator:
     def translate(self, block: Block) -> Translated:
         """Native lines of a block; halves that wait for their other half are told with it."""
         draft = Draft()
-        records: list[bytes] = []
         labels: list[bytes] = []
         for event in events(block):
             try:
                 self._format.read(event, draft)
             except Rejected as rejected:
                 draft.reject(rejected.args[0], event.body)
-            # As objects they take several times the room: those of one event at a time, which is bounded.
-            records.append(_written(draft.records, draft))
+            # The objects of one event at a time, which is bounded.
+            draft.settle()
             labels.append(_written(draft.labels, draft))
-        return Translated(b"".join(records), b"".join(labels), draft)
+        return Translated(draft.settled(), b"".join(labels), draft)
 
     def flush(self) -> Translated:
         """The log has ended: what still waits has no other half."""
         draft = Draft()
         if self._format.pairing is not None:
             self._format.pairing.flush(draft)
-        return Translated(_written(draft.records, draft), _written(draft.labels, draft), draft)
+        return Translated(draft.settled(), _written(draft.labels, draft), draft)
 
     @property
     def waiting(self) -> int:

@@ -63,7 +63,7 @@ class Kserve:
     def __init__(self, config: KserveConfig, most_bytes: int = MOST_BYTES, waiting_bytes: int = MOST_WAITING) -> None:
         self._config, self._most = config, most_bytes
         self._rows = Rows(config)
-        self.pairing = Pairing(config.pair_seconds, waiting_bytes)
+        self.pairing = Pairing(config.pair_seconds, waiting_bytes, self._paired)
 
     def read(self, event: Event, draft: Draft) -> None:
         """Add the predictions that an event completes.
@@ -139,14 +139,14 @@ class Kserve:
             draft.reject(rejected.args[0], pair.response.body)
             return
         asked = pair.request
-        inputs = rows_for(asked.body, asked.about["head"], len(answer.rows), config, draft.faults)
+        inputs = rows_for(asked.body, asked.about.get("head"), len(answer.rows), config, draft.faults)
         common: dict[str, Any] = {
             "timestamp": about["time"],
             "prediction_id": about["id"],
             "model": config.model or about["model"] or answer.model,
         }
         endpoint = (about["endpoint"] or "default") if config.version_from_endpoint else None
-        annotated = about["version"] or asked.about["version"]
+        annotated = about["version"] or asked.about.get("version")
         version = annotated or answer.version or endpoint or config.model_version
         if version is not None:
             common["model_version"] = version

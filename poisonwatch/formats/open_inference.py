@@ -41,7 +41,7 @@ class OpenInference:
     def __init__(self, config: PairedConfig, most_bytes: int = MOST_BYTES, waiting_bytes: int = MOST_WAITING) -> None:
         self._config, self._most = config, most_bytes
         self._rows = Rows(config)
-        self.pairing = Pairing(config.pair_seconds, waiting_bytes)
+        self.pairing = Pairing(config.pair_seconds, waiting_bytes, self._paired)
 
     def read(self, event: Event, draft: Draft) -> None:
         """Add the predictions that an event completes.
@@ -130,12 +130,12 @@ class OpenInference:
         except Rejected as rejected:
             draft.reject(rejected.args[0], body)
             return
-        inputs = rows_for(asked.body, asked.about["head"], len(answer.rows), config, draft.faults)
+        inputs = rows_for(asked.body, asked.about.get("head"), len(answer.rows), config, draft.faults)
         common = {
             "timestamp": about["time"],
             "prediction_id": about["id"],
-            "model": config.model or about["model"] or asked.about["model"] or answer.model,
-            "model_version": answer.version or about["version"] or asked.about["version"] or config.model_version,
+            "model": config.model or about["model"] or asked.about.get("model") or answer.model,
+            "model_version": answer.version or about["version"] or asked.about.get("version") or config.model_version,
         }
         common = {name: value for name, value in common.items() if value is not None}
         self._rows.records(inputs, answer.rows, common, draft, body)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from poisonwatch.formats.foreign import Draft
 
@@ -47,10 +47,13 @@ class Pairing:
     their order alone. Several halves with one key, which the choice of a client may be, are each the fault `id_reused`, and the first
     to come is the first to be paired. Which request a response answers is not known then, and who knows which requests are answered
     could choose it: such a pair is the fault `ambiguous_pair`, and the body of its request is left out.
+
+    A request without a response is rejected. A response without a request is a prediction all the same, since whoever sent the request
+    may have seen to it that nobody logs it: `alone` takes it as a pair whose request is empty.
     """
 
-    def __init__(self, seconds: float, most_bytes: int) -> None:
-        self._seconds, self._most = seconds, most_bytes
+    def __init__(self, seconds: float, most_bytes: int, alone: Callable[[Pair, Draft], None]) -> None:
+        self._seconds, self._most, self._alone = seconds, most_bytes, alone
         self._clear()
 
     def _clear(self) -> None:
@@ -89,8 +92,7 @@ class Pairing:
         size = OVERHEAD + len(half.body) + len(key) + sum(len(str(value)) for value in half.about.values())
         self._put(_Waiting(key, response, half, self._clock, size))
         while self._bytes > self._most:
-            lost = self._remove(next(iter(self._waiting)))
-            draft.reject("crowded_out", lost.half.body)
+            self._give_up(draft, "crowded_out")
         return None
 
     def flush(self, draft: Draft) -> None:
@@ -146,6 +148,12 @@ class Pairing:
         while self._waiting and self._waiting[next(iter(self._waiting))].since < self._clock - self._seconds:
             self._give_up(draft)
 
-    def _give_up(self, draft: Draft) -> None:
+    def _give_up(self, draft: Draft, reason: str | None = None) -> None:
+        """Let the oldest go. One event may end the waiting of all the others: what is told of each is written down at once."""
         lost = self._remove(next(iter(self._waiting)))
-        draft.reject("unpaired_response" if lost.response else "unpaired_request", lost.half.body)
+        if not lost.response:
+            draft.reject(reason or "unpaired_request", lost.half.body)
+            return
+        draft.faults[reason or "unpaired_response"] += 1
+        self._alone(Pair(Half(b"", {}), lost.half), draft)
+        draft.settle()

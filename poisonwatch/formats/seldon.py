@@ -52,7 +52,7 @@ class Seldon:
     def __init__(self, config: PairedConfig, most_bytes: int = MOST_BYTES, waiting_bytes: int = MOST_WAITING) -> None:
         self._config, self._most = config, most_bytes
         self._rows = Rows(config)
-        self.pairing = Pairing(config.pair_seconds, waiting_bytes)
+        self.pairing = Pairing(config.pair_seconds, waiting_bytes, self._paired)
 
     def read(self, event: Event, draft: Draft) -> None:
         """Add the predictions that an event completes, or the labels that it brings.

@@ -208,8 +208,37 @@ def test_an_id_counts_within_its_service_only(part: str) -> None:
     """A client that sends one id to two services mixes nothing up."""
     events = [half(REQUEST, ASKED), half(RESPONSE, ANSWERED, **dict[str, Any]({part: "other"}))]
     told = tell(Kserve(SHORT), events)
-    assert told.records == []
-    assert told.rejected == {"unpaired_request": 1, "unpaired_response": 1}
+    assert not any({"features", "text"} & record.keys() for record in told.records)
+    assert (len(told.records), told.rejected) == (1, {"unpaired_request": 1})
+    assert told.faults == {"unpaired_response": 1, "unreadable_request": 1}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_request_that_never_comes_hides_no_answer(known: bool) -> None:
+    """Too large for the door, or lost: what was answered counts without inputs, when it has waited long enough or the log ends."""
+    later = [half(REQUEST, ASKED, id="r2", at=START + 1000)] if known else []
+    told = tell(Kserve(SHORT), [half(RESPONSE, ANSWERED), half(RESPONSE, {"predictions": [0, 1]}, id="r3"), *later])
+    assert [(record["prediction_id"], record["prediction"], record["timestamp"]) for record in told.records] == [
+        ("r1", ">50K", START + 0.25),
+        ("r3#0", "<=50K", START + 0.25),
+        ("r3#1", ">50K", START + 0.25),
+    ]
+    assert not any(record.get("features") for record in told.records)
+    assert told.faults == {"unpaired_response": 2, "unreadable_request": 2}
+    assert told.rejected == ({"unpaired_request": 1} if known else {})
+    # One that says nothing is one loss.
+    assert tell(Kserve(SHORT), [half(RESPONSE, b"<html>")]).rejected == {"malformed": 1}
+    assert tell(Kserve(SHORT), [half(RESPONSE, ANSWERED, statuscode="500")]).rejected == {"error_response": 1}
+
+
+def test_an_answer_that_is_crowded_out_counts() -> None:
+    """Who sends more than there is room for hides no answers with it."""
+    answers = [half(RESPONSE, ANSWERED, id=str(number)) for number in range(20)]
+    told = tell(Kserve(SHORT, waiting_bytes=10_000), answers)
+    assert sorted(int(record["prediction_id"]) for record in told.records) == list(range(20))
+    assert told.faults["crowded_out"] + told.faults["unpaired_response"] == 20
+    assert told.faults["crowded_out"] >= 10
+    assert told.rejected == {}
 
 
 def test_a_client_that_chooses_one_id_for_all_its_requests() -> None:

@@ -154,12 +154,18 @@ def test_binary_bodies_are_no_lines() -> None:
         assert only(told_of(event(body), event(ANSWERED)))["text"] == "x" * length
 
 
+def test_a_request_that_never_comes_hides_no_answer() -> None:
+    """What was answered counts without inputs."""
+    told = told_of(event(ANSWERED))
+    assert [(record["prediction_id"], "text" in record) for record in told.records] == [("r1", False)]
+    assert (told.rejected, told.faults) == ({}, {"unpaired_response": 1, "unreadable_request": 1})
+
+
 def test_what_is_lost_has_a_reason() -> None:
     """Errors, bodies without ids, and what is neither request nor response."""
     for events, reasons in (
         ([event(ASKED), event({"id": "r1", "error": "no"})], {"error_response": 1}),
         ([event(ASKED), event({"error": "no"})], {"missing_id": 1, "unpaired_request": 1}),
-        ([event(ANSWERED)], {"unpaired_response": 1}),
         ([event({"id": "r1"})], {"unknown_event": 1}),
         ([event({"request": None})], {"unknown_event": 1}),
         ([event(b"7")], {"not_an_object": 1}),
