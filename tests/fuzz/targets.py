@@ -22,7 +22,7 @@ from poisonwatch.formats.foreign import Draft, Translator
 from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
 from poisonwatch.formats.lenient import Rejected
 from poisonwatch.formats.opening import opened
-from poisonwatch.formats.pairing import OVERHEAD, Half, Pairing
+from poisonwatch.formats.pairing import OVERHEAD, Half, Pair, Pairing
 from poisonwatch.sources.distinct import Distinct
 from poisonwatch.sources.spool import Spool
 from tests.fuzz.formats import LONGEST, Written, accounted, block, consistent, formats, schema_of
@@ -212,8 +212,12 @@ def _pairing() -> Target:
     most = 8 * OVERHEAD
 
     def run(data: bytes) -> None:
-        pairing = Pairing(10.0, most)
-        draft = Draft()
+        alone: list[Pair] = []
+
+        def waits() -> Pairing:
+            return Pairing(10.0, most, lambda pair, _: alone.append(pair))
+
+        pairing, draft = waits(), Draft()
         at = 0.0
         pairs = halves = 0
         for place in range(0, len(data) - 2, 3):
@@ -224,13 +228,13 @@ def _pairing() -> Target:
             pairs += pairing.add(f"k{what & 7}", half, when, draft, response=bool(what & 8)) is not None
             halves += 1
             assert len(pairing) <= most // OVERHEAD
-            assert halves == 2 * pairs + len(pairing) + draft.rejected.total()
+            assert halves == 2 * pairs + len(alone) + len(pairing) + draft.rejected.total()
             if what & 16:
-                saved, pairing = pairing.state(), Pairing(10.0, most)
+                saved, pairing = pairing.state(), waits()
                 pairing.restore(saved)
         pairing.flush(draft)
         assert not len(pairing)
-        assert halves == 2 * pairs + draft.rejected.total()
+        assert halves == 2 * pairs + len(alone) + draft.rejected.total()
 
     return Target(run, (bytes([0, 1, 101, 8, 1, 101]), bytes(range(1, 61)), bytes([16, 255, 100] * 20)))
 
