@@ -6,10 +6,8 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from poisonwatch.formats.foreign import Draft
-from poisonwatch.formats.jsonl import MOST_SAMPLES
+from poisonwatch.formats.jsonl import MOST_SAMPLES, JsonlPredictions
 from poisonwatch.formats.native import opened_lines
 from poisonwatch.formats.records import LATEST
 from poisonwatch.types import Decoded
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
     from poisonwatch.formats.events import Block
     from poisonwatch.formats.foreign import Translated, Translator
-    from poisonwatch.formats.jsonl import JsonlFeedback, JsonlPredictions
+    from poisonwatch.formats.jsonl import JsonlFeedback
 
 
 class Native:
@@ -36,7 +34,8 @@ class Native:
         if not block.framed:
             return self._lines.decode(block.data, latest)
         draft = Draft()
-        return _with_lost(self._lines.decode(opened_lines(block, self._most, draft), latest), draft)
+        decoded = self._lines.decode(opened_lines(block, self._most, draft), latest)
+        return _with_lost(decoded, draft, self._lines if isinstance(self._lines, JsonlPredictions) else None)
 
     def flush(self) -> Decoded:
         """Nothing waits here."""
@@ -89,21 +88,16 @@ class Foreign:
             rejected=_sum(decoded.rejected, labels.rejected),
             samples=(*decoded.samples, *labels.samples),
         )
-        return _with_lost(both, told.lost)
+        return _with_lost(both, told.lost, self._predictions)
 
 
-def _with_lost(decoded: Decoded, lost: Draft) -> Decoded:
-    """What was decoded, with what was lost on the way to it."""
+def _with_lost(decoded: Decoded, lost: Draft, predictions: JsonlPredictions | None) -> Decoded:
+    """What was decoded, with what was lost on the way to it. Lost labels are no model's."""
     count = lost.rejected.total()
-    batches = decoded.batches
-    if count and batches:
-        # Where exactly they stood is not known any more, nor of which model they are: after the last record of the first.
-        at = np.concatenate((batches[0].rejected_at, np.full(count, batches[0].time.size, np.int64)))
-        batches = (dataclasses.replace(batches[0], rejected_at=at), *batches[1:])
     return dataclasses.replace(
         decoded,
         lines=decoded.lines + count,
-        batches=batches,
+        batches=decoded.batches if predictions is None else tuple(predictions.with_lost(decoded.batches, count)),
         rejected=_sum(decoded.rejected, lost.rejected),
         faults=_sum(decoded.faults, lost.faults),
         samples=(*lost.samples, *decoded.samples)[:MOST_SAMPLES],

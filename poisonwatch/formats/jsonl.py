@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from datetime import datetime
@@ -103,11 +104,27 @@ class JsonlPredictions:
                 routed.setdefault(self._route(line), []).append(line)
             except Rejected as rejected:
                 tally.reject(rejected.args[0], line, 0)
+        unrouted = tally.rejected.total()
         batches = [
             self._readers[model].read(b"\n".join(mine) + b"\n", latest, self._longest, tally)
             for model, mine in routed.items()
         ]
-        return _decoded(batches, tally)
+        return _decoded(self.with_lost(batches, unrouted), tally)
+
+    def with_lost(self, batches: Sequence[Batch], count: int) -> list[Batch]:
+        """The batches of a block, with `count` more lines that were lost before anybody knew of which model they were.
+
+        They count for the first model, whether or not the block has any other line of it, at the end of the block: where
+        exactly they stood is not known any more.
+        """
+        if not count:
+            return [*batches]
+        model, reader = next(iter(self._readers.items()))
+        found = next((batch for batch in batches if batch.model == model), None)
+        first = reader.read(b"", LATEST, self._longest, _Tally()) if found is None else found
+        at = np.concatenate((first.rejected_at, np.full(count, first.time.size, np.int64)))
+        mine = dataclasses.replace(first, rejected_at=at)
+        return [mine, *batches] if found is None else [mine if batch is found else batch for batch in batches]
 
     def _route(self, line: bytes) -> str:
         """The model that a line names."""

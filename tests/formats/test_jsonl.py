@@ -14,7 +14,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from poisonwatch.config.formats import KserveConfig
+from poisonwatch.formats.decoding import Foreign, Native
+from poisonwatch.formats.events import Block, Event, frame
+from poisonwatch.formats.foreign import Translator
 from poisonwatch.formats.jsonl import MOST_ATTRIBUTES, JsonlFeedback, JsonlPredictions
+from poisonwatch.formats.kserve import Kserve
 from poisonwatch.formats.records import LONGEST_NAME, MOST_EXTRAS
 from poisonwatch.profile.indicators import code_rows, number_rows
 from poisonwatch.types import UNVERSIONED, Batch, Column, Decoded, Schema
@@ -675,8 +680,35 @@ def test_models_in_one_log() -> None:
         "missing_model": 1,
     }
     mail, prices = decoded.batches
-    assert same(mail, only(decoder().decode(lines([GOOD, GOOD, {**GOOD, "prediction": []}]))))
+    alone = only(decoder().decode(lines([GOOD, GOOD, {**GOOD, "prediction": []}])))
+    # Lines that name no model are heard of by the first.
+    assert same(mail, dataclasses.replace(alone, rejected_at=np.array([2] * 7)))
     assert same(prices, only(decode(price, price, schema=PRICE)))
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_lines_of_nobody_are_heard_of(others: int) -> None:
+    """Also where the block holds no line of the first model, or of none at all: somebody must ask what was lost."""
+    price = {"timestamp": START, "model": "price", "prediction": 5, "features": [1, 2, 3]}
+    told = JsonlPredictions({"mail": MAIL, "price": PRICE}, LONGEST)
+    decoded = told.decode(b"[]\n" + lines([price] * others) + raw(model='"tax"') + b"\n")
+    assert [(b.model, b.time.size, b.rejected_at.tolist()) for b in decoded.batches] == [
+        ("mail", 0, [0, 0]),
+        *[("price", 2, [])] * bool(others),
+    ]
+    assert told.decode(lines([price])).batches[0].model == "price"
+
+
+@pytest.mark.parametrize("models", [{"mail": MAIL}, {"mail": MAIL, "price": PRICE}])
+def test_what_is_lost_before_it_is_a_line_is_heard_of(models: dict[str, Schema]) -> None:
+    """A block of nothing but broken bodies, native or not, is an empty batch of the first model; lost labels are nobody's."""
+    broken = Block(frame(Event(b"\x1f\x8b\x08 broken")) * 3, framed=True)
+    predictions, labels = JsonlPredictions(models, LONGEST), JsonlFeedback(LONGEST)
+    for told in (Native(predictions, LONGEST), Foreign(Translator(Kserve(KserveConfig())), predictions, labels)):
+        decoded = told.decode(broken)
+        assert (decoded.lines, decoded.rejected) == (3, {"bad_compression": 3})
+        assert [(b.model, b.rejected_at.tolist()) for b in decoded.batches] == [("mail", [0, 0, 0])]
+    assert Native(labels, LONGEST).decode(broken).batches == ()
 
 
 def test_long_line_among_models() -> None:
