@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from poisonwatch.types import Column, Schema
 
 
+DEEPEST = 64
+"""Levels of nesting that are looked at where there are more than the decoders take."""
+
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]+|[\]}]+', re.DOTALL)
+"""Strings, and brackets one after another."""
+
+
 class Rejected(Exception):  # noqa: N818 - carries a reason, is no error
     """The line is no usable prediction; `args[0]` is the reason under which it is counted."""
 
@@ -41,19 +49,44 @@ def load_object(line: bytes) -> dict[str, Any]:
         Rejected: when there is none.
     """
     try:
-        loaded = json.loads(line.decode())
-        if b"\\ud" in line or b"\\uD" in line:
-            # Half a surrogate pair, which only an escape can bring, cannot be written to any file.
-            loaded = json.loads(json.dumps(loaded, ensure_ascii=False).encode("utf-8", "replace"))
+        try:
+            loaded = _loaded(line)
+        except RecursionError:
+            # Whoever may add a field to a record must not hide the record with it.
+            loaded = _loaded(shallow(line))
     except UnicodeDecodeError:
         raise Rejected("invalid_utf8") from None
-    except RecursionError:
-        raise Rejected("too_deep") from None
     except ValueError:
         raise Rejected("malformed") from None
     if not isinstance(loaded, dict):
         raise Rejected("not_an_object")
     return loaded
+
+
+def _loaded(line: bytes) -> Any:
+    loaded = json.loads(line.decode())
+    if b"\\ud" in line or b"\\uD" in line:
+        # Half a surrogate pair, which only an escape can bring, cannot be written to any file.
+        loaded = json.loads(json.dumps(loaded, ensure_ascii=False).encode("utf-8", "replace"))
+    return loaded
+
+
+def shallow(data: bytes) -> bytes:
+    """JSON with an empty list for whatever is nested more than `DEEPEST` deep: no field of a record is."""
+    kept: list[bytes] = []
+    depth = start = 0
+    for token in _BRACKETS.finditer(data):
+        begin, end = token.span()
+        before, kind = depth, data[begin]
+        if kind in b"[{":
+            depth += end - begin
+            if before <= DEEPEST < depth:
+                kept += [data[start : begin + DEEPEST - before], b"[]"]
+        elif kind in b"]}":
+            depth = max(0, depth - (end - begin))
+            if depth <= DEEPEST < before:
+                start = begin + before - DEEPEST
+    return b"".join(kept) if depth > DEEPEST else b"".join((*kept, data[start:]))
 
 
 def load_json(data: bytes) -> Any:

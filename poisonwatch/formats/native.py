@@ -14,7 +14,7 @@ import msgspec
 
 from poisonwatch.formats.cloudevents import cloud_events, event_time
 from poisonwatch.formats.events import events
-from poisonwatch.formats.lenient import Rejected
+from poisonwatch.formats.lenient import Rejected, shallow
 from poisonwatch.formats.opening import opened
 from poisonwatch.formats.records import IDENTITIES
 
@@ -139,7 +139,10 @@ def _completed(line: bytes, when: float, own_id: str | None) -> bytes:
     Records that came together have no `own_id`: all but one would count as said twice.
     """
     try:
-        record = _object.decode(line)
+        try:
+            record = _object.decode(line)
+        except RecursionError:
+            record = _object.decode(shallow(line))
     except _DECODE_ERRORS:
         return line + b"\n"
     said = {name for name, value in record.items() if bytes(value) != b"null"}

@@ -413,8 +413,9 @@ REJECTED: list[tuple[str, bytes]] = [
     ("not_an_object", b"12"),
     ("invalid_utf8", b'{"timestamp": 1767600000, "prediction": "h\xff"}'),
     ("invalid_utf8", b"\x80"),
-    ("too_deep", b'{"timestamp": 1767600000, "prediction": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
-    ("too_deep", raw(segment='{"a":' * 100_000 + "1" + "}" * 100_000)),
+    ("wrong_type", b'{"timestamp": 1767600000, "prediction": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    ("not_an_object", b"[" * 100_000 + b"]" * 100_000),
+    ("malformed", b"[" * 100_000),
     ("too_long", b'{"timestamp": 1767600000, "prediction": "ham", "text": "' + b"x" * (10 << 20) + b'"}'),
     ("missing_timestamp", b'{"prediction": "ham"}'),
     ("missing_timestamp", raw(timestamp="null")),
@@ -463,6 +464,25 @@ def test_bad_line_is_rejected_alone(reason: str, line: bytes, newline: bytes) ->
     assert np.array_equal(batch.codes, clean.codes)
     ((told, sample),) = decoded.samples
     assert (told, len(sample) <= 500) == (reason, True)
+
+
+@pytest.mark.parametrize("depth", [900, 5000, 100_000])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+@pytest.mark.parametrize("models", [{"mail": MAIL}, {"mail": MAIL, "price": PRICE}])
+def test_depth_hides_no_record(models: dict[str, Schema], brackets: str, depth: int) -> None:
+    """Whoever may add a field cannot nest it so deep that the record is not read; a field that is needed costs itself only."""
+    opening, closing = ("[", "]") if brackets == "[]" else ('{"a":', "}")
+    deep = opening * depth + '"]}{[\\""' + closing * depth
+    features = json.dumps(GOOD["features"])
+    for line, fault in (
+        (raw(other=deep), "unknown_field"),
+        (raw(confidence=deep), "confidence_wrong_type"),
+        (raw(features=f'{{"other": {deep}, {features[1:]}'), "unknown_feature"),
+    ):
+        decoded = JsonlPredictions(models, LONGEST).decode(line + b"\n")
+        assert (decoded.rejected, decoded.faults) == ({}, {fault: 1})
+        expected = without(GOOD, "confidence") if "confidence" in fault else GOOD
+        assert same(decoded.batches[0], only(decode(expected)))
 
 
 @pytest.mark.parametrize(("reason", "line"), REJECTED, ids=NAMED)
@@ -932,7 +952,7 @@ def test_attributes_of_a_wrong_type(attributes: str) -> None:
         ("malformed", b"{"),
         ("not_an_object", b"[]"),
         ("invalid_utf8", b'{"label": "\xff"}'),
-        ("too_deep", b'{"label": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        ("wrong_type", b'{"label": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
         ("too_long", b'{"label": "' + b"x" * LONGEST + b'"}'),
         ("missing_timestamp", json.dumps(without(LABEL, "timestamp")).encode()),
         ("missing_prediction_id", json.dumps(without(LABEL, "prediction_id")).encode()),

@@ -134,6 +134,20 @@ def test_binary_cloud_event() -> None:
     assert record["prediction_id"] == "e-1"
 
 
+def test_depth_takes_no_time_and_id_from_a_record() -> None:
+    """A field that is nested too deep does not keep the event from standing in for what the record lacks."""
+    deep = b'{"a": ' + b"[" * 9000 + b"]" * 9000 + b', "prediction": "ham"}'
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-type": "t",
+        "ce-source": "s",
+        "ce-id": "7",
+        "ce-time": "2026-01-05T08:00:00Z",
+    }
+    (record,) = records(Event(deep, headers))
+    assert (record["prediction"], record["timestamp"], record["prediction_id"]) == ("ham", 1767600000, "7")
+
+
 def test_records_of_one_cloud_event_do_not_share_its_id() -> None:
     """Else all but one would be taken for duplicates."""
     headers = {"ce-id": "e-1", "ce-time": "2023-11-14T22:13:20Z", "ce-specversion": "1.0"}

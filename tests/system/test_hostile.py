@@ -79,10 +79,15 @@ def _odd(at: float) -> dict[str, list[bytes]]:
             f'{{{usual},"prediction":"ham","features":{{{",".join(f"{chr(34)}f{n}{chr(34)}:1" for n in range(50_000))}}}}}'.encode(),
             f'{{{usual},"prediction":"ham","features":{"[" * 500 + "]" * 500}}}'.encode(),
         ],
-        "too_deep": [b"[" * 10_000 + b"]" * 10_000, b'{"a":' * 10_000 + b"1" + b"}" * 10_000, b"[" * 100_000],
-        "malformed": [b"{", f'{{{usual},"prediction":"ham","confidence":{"9" * 100_000}}}'.encode(), b"\0" * 100],
+        "missing_timestamp": [b'{"a":' * 10_000 + b"1" + b"}" * 10_000],
+        "malformed": [
+            b"{",
+            b"[" * 100_000,
+            f'{{{usual},"prediction":"ham","confidence":{"9" * 100_000}}}'.encode(),
+            b"\0" * 100,
+        ],
         "invalid_utf8": [b'{"timestamp":1,"prediction":"\xff\xfe"}', b"\xff" * 1000],
-        "not_an_object": [b"[]", b"1e5", b'"text"', b"null"],
+        "not_an_object": [b"[]", b"[" * 10_000 + b"]" * 10_000, b"1e5", b'"text"', b"null"],
         "absurd_timestamp": [b'{"timestamp":1e300,"prediction":"ham"}', b'{"timestamp":-1,"prediction":"ham"}'],
         "too_long": [b"9" * (2 << 20)],
     }
