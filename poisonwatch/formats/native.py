@@ -96,12 +96,18 @@ def _line(value: bytes) -> bytes:
 
 
 def _spans_lines(body: bytes) -> bool:
-    """Is a body of several lines one value? When it is none at all, a line that could be a record says that lines were meant."""
+    """Is a body of several lines one value?
+
+    When it is none at all, only an object that begins with the body, and whose other lines do not all begin one, could have been
+    meant; a line that could be a record says that lines were. Else many losses would count as one.
+    """
     try:
         _object.decode(body)
     except _DECODE_ERRORS:
-        lines = (line.strip(_BLANK) for line in body.split(b"\n"))
-        return not any(line.startswith(b"{") and line.endswith(b"}") for line in lines)
+        lines = [line for line in (line.strip(_BLANK) for line in body.split(b"\n")) if line]
+        opens = [line.startswith(b"{") for line in lines]
+        whole = any(o and line.endswith(b"}") for o, line in zip(opens, lines, strict=True))
+        return opens[0] and not all(opens) and not whole
     return True
 
 

@@ -114,10 +114,17 @@ def test_what_follows_a_list() -> None:
 
 
 def test_no_json_at_all() -> None:
-    """Something else is one line, for the decoder to refuse."""
-    for body in (b"name,value\n1,2\n", b"{\n broken", b"<xml>\n</xml>"):
+    """Something else is as many losses as it has lines, for the decoder to refuse; what begins as one object of several is one."""
+    for body, count in (
+        (b"name,value\n1,2\n", 2),
+        (b"x\n" * 10, 10),
+        (b"\n\nx\n \n\ny\n{\n", 3),
+        (b'{"timestamp": 17\n' * 10, 10),
+        (b"{\n broken", 1),
+        (b'{\n "a": 1,\n "b": {\n  "c": 2\n', 1),
+    ):
         lines, draft = read(Event(body, {"content-type": JSON}))
-        assert lines.count(b"\n") == 1
+        assert sum(bool(line.strip()) for line in lines.split(b"\n")) == count
         assert draft.rejected == {}
 
 
