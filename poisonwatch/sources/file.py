@@ -17,7 +17,8 @@ import structlog
 from poisonwatch.formats.events import Block
 from poisonwatch.sources.contents import BrokenFileError, Contents
 from poisonwatch.sources.folders import SCAN_SECONDS, Entry, Folders, entry_of
-from poisonwatch.sources.ledger import SHORTEST, Key, LaterError, Ledger
+from poisonwatch.sources.identity import SHORTEST
+from poisonwatch.sources.ledger import Key, LaterError, Ledger
 from poisonwatch.sources.reading import Reading
 from poisonwatch.sources.rotation import oldest_first
 
@@ -93,6 +94,10 @@ class FollowedFile:
         for _ in range(STEPS):
             if self._current is None and not self._choose():
                 return None
+            if self._current is not None and self._current.hardly_known:
+                # It may have been copied and truncated meanwhile: then the copy is older than what it says now.
+                self._changed = True
+                self._choose()
             reading = self._current
             if reading is None:
                 return None

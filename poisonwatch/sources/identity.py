@@ -16,6 +16,9 @@ HEAD = 1024
 TAIL = 1024
 """Bytes before the place that was reached; files that begin alike differ there."""
 
+SHORTEST = 64
+"""Bytes that a file must have to be taken for the beginning of another: less may begin every line."""
+
 
 def digest(data: bytes) -> str:
     """A short hash of some bytes."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from poisonwatch.sources.contents import Contents
-from poisonwatch.sources.identity import HEAD, TAIL, Mark, digest
+from poisonwatch.sources.folders import entry_of
+from poisonwatch.sources.identity import HEAD, SHORTEST, TAIL, Mark, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 MOST_GONE = 4096
 """Files no longer there whose marks are kept: a copy of one may turn up."""
-
-SHORTEST = 64
-"""Bytes that a file must have to be taken for the beginning of another: less may begin every line."""
 
 Key = tuple[int, int]
 
@@ -187,8 +185,7 @@ class Ledger:
         """
         if contents.compressed:
             # While the original is there, it may be still written.
-            original = entry.path.with_suffix("")
-            return any(other.path == original for other in self._there.values())
+            return entry_of(entry.path.with_suffix("")) is not None
         for other in self._there.values():
             longer = other.size > contents.length or (here is not None and other.key == here.key)
             if other.key == entry.key or not longer:

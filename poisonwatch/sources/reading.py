@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poisonwatch.sources.identity import HEAD, TAIL, Mark, digest
+from poisonwatch.sources.identity import HEAD, SHORTEST, TAIL, Mark, digest
 
 if TYPE_CHECKING:
     from poisonwatch.sources.contents import Contents
@@ -33,6 +33,12 @@ class Reading:
     def unread(self) -> int:
         """Bytes after the place; of a compressed file those that are known of."""
         return max(0, self.contents.length - self.mark.offset)
+
+    @property
+    def hardly_known(self) -> bool:
+        """Has it more now, and are those bytes that were read before so few that other contents may begin with them?"""
+        met = self.mark.offset + len(self.partial)
+        return not self.contents.compressed and len(self._head) < SHORTEST and self.contents.length > met
 
     @property
     def behind(self) -> bool:

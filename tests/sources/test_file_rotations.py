@@ -278,6 +278,21 @@ def test_written_and_rotated_between_two_looks(tmp_path: Path) -> None:
     assert drain(source) == numbered(9, 90)
 
 
+@pytest.mark.parametrize("known", [b"", b"{"])
+def test_filled_copied_truncated_and_filled_between_two_looks(tmp_path: Path, known: bytes) -> None:
+    """An empty log, or one with the first byte of a line, may be full of what was written after the copy: that comes first."""
+    path = tmp_path / "log"
+    append(path, known)
+    source = follow(path)
+    assert drain(source) == b""
+    append(path, numbered(0, 9).removeprefix(known))
+    shutil.copy2(path, tmp_path / "log.1")
+    stamp(tmp_path / "log.1", 1)
+    os.truncate(path, 0)
+    append(path, numbered(9, 12))
+    assert drain(source) == numbered(0, 12)
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_first_file_of_a_new_log_is_rotated_at_once(tmp_path: Path, *, killed: bool) -> None:
     """A log that appears and is rotated between two looks: what its first file was renamed to is read, though no match."""
