@@ -162,7 +162,8 @@ def reader_of(written: FormatConfig, limits: LimitsConfig) -> Read:
             for block in finite(path, written, longest, progress):
                 told = translator.translate(block)
                 yield told.records, dict(told.lost.rejected)
-        yield b"", dict(translator.flush().lost.rejected)
+        told = translator.flush()
+        yield told.records, dict(told.lost.rejected)
 
     return read
 
