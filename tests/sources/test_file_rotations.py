@@ -162,6 +162,27 @@ def test_compressed_copy_beside_a_log_with_a_hole(tmp_path: Path) -> None:
     assert given.endswith(numbered(90, 99))
 
 
+def test_name_of_an_open_file_that_is_another_by_now(tmp_path: Path) -> None:
+    """A file is open as log.2 when it is compressed to log.3.gz; log.2.gz is another one, whose original is gone."""
+    path = tmp_path / "log"
+    append(path, numbered(0, 9))
+    source = follow(path)
+    assert drain(source) == numbered(0, 9)
+    position = source.position()
+    source.close()
+    path.rename(tmp_path / "log.2")
+    source = resumed(path, position)
+    (tmp_path / "log.3.gz").write_bytes(gzip.compress((tmp_path / "log.2").read_bytes()))
+    stamp(tmp_path / "log.3.gz", 1)
+    (tmp_path / "log.2").unlink()
+    (tmp_path / "log.2.gz").write_bytes(gzip.compress(numbered(9, 20)))
+    stamp(tmp_path / "log.2.gz", 2)
+    append(tmp_path / "log.1", numbered(20, 30))
+    stamp(tmp_path / "log.1", 3)
+    append(path, b"")
+    assert drain(source) == numbered(9, 30)
+
+
 def test_few_bytes_compressed(tmp_path: Path) -> None:
     """A file of one short line is known again when it was compressed."""
     path = tmp_path / "log"
