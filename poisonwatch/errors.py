@@ -10,6 +10,9 @@
     ├── JournalError            the journal's chain is broken: names the first broken line
     ├── ProbeError              an endpoint did not answer, or not well: says which and how; never the end of the agent
     ├── StateError              another agent writes to the same state (exit 65)
+    ├── OrderError              what a person ordered over HTTP cannot be done: says why, and what can
+    │   ├── UnknownVersionError the model or the version that it names is not there
+    │   └── BusyError           too many orders wait: come again
     ├── SpoolFullError          no room until the loop has caught up: who sends may come again
     └── MissingExtraError       a package of an extra is not installed: names what to install (exit 65)
 
@@ -64,6 +67,18 @@ class ProbeError(PoisonwatchError):
 
 class StateError(PoisonwatchError):
     """Another agent writes to the same state."""
+
+
+class OrderError(PoisonwatchError):
+    """What a person ordered cannot be done."""
+
+
+class UnknownVersionError(OrderError):
+    """An order names a model or a version that is not there."""
+
+
+class BusyError(OrderError):
+    """Too many orders wait."""
 
 
 class SpoolFullError(PoisonwatchError):

@@ -396,7 +396,8 @@ class Cause(StrEnum):
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """Evidence that passed the budget, or is on its way there. `time` is when it came to this state.
 
-    `because` are the marks that speak for the cause, `against` those that speak for another one.
+    `because` are the marks that speak for the cause, `against` those that speak for another one. `affected` is the share of the version's
+    predictions since the onset that are touched; None where it cannot be said.
     """
 
     fingerprint: str
@@ -417,6 +418,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     second_onset: float | None = None
     because: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
+    affected: float | None = None
 
 
 class Action(StrEnum):
@@ -445,6 +447,7 @@ class Reason(StrEnum):
     FEEDBACK_SUSPECT = "feedback_suspect"
     REFERENCE_UNFIT = "reference_unfit"
     BLIND = "blind"
+    OVERRIDDEN = "overridden"
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
