@@ -24,7 +24,7 @@ from poisonwatch.types import Batch, Column, Schema
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from poisonwatch.agent import Watched
+    from poisonwatch.agent.watched import Watched
     from poisonwatch.profile.indicators import Questions
     from poisonwatch.reference.file import Reference
     from poisonwatch.types import Floats, Ints

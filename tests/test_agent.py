@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from poisonwatch import checkpoint
-from poisonwatch.agent import App, EventClock, run
+from poisonwatch.agent import App, run
+from poisonwatch.agent.clocks import EventClock
 from poisonwatch.assemble import replay, sidecar, watch
 from poisonwatch.config import Config, DetectionConfig, LimitsConfig
 from poisonwatch.reference.file import load, save

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from poisonwatch.agent import EventClock, run
+from poisonwatch.agent import run
+from poisonwatch.agent.clocks import EventClock
 from poisonwatch.assemble import learn, replay
 from poisonwatch.assemble.logs import open_sources, written_in
 from poisonwatch.config import Config, DetectionConfig

@@ -34,7 +34,8 @@ def main() -> None:
 
 def play(reference: Path, predictions: Path) -> dict[str, Any]:
     """What the agent says of these logs. What it does not take is told as `refused`."""
-    from poisonwatch.agent import EventClock, run
+    from poisonwatch.agent import run
+    from poisonwatch.agent.clocks import EventClock
     from poisonwatch.assemble import replay
     from poisonwatch.config import DetectionConfig
     from poisonwatch.errors import PoisonwatchError

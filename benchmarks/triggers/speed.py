@@ -96,7 +96,8 @@ def measured(reference: Path, predictions: Path, *, mined: bool) -> dict[str, An
     """
     import resource
 
-    from poisonwatch.agent import EventClock, run
+    from poisonwatch.agent import run
+    from poisonwatch.agent.clocks import EventClock
     from poisonwatch.assemble import replay
     from poisonwatch.config import DetectionConfig
     from poisonwatch.mining.miner import Miner

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from poisonwatch.agent import App, Watched
+from poisonwatch.agent import App
+from poisonwatch.agent.watched import Watched
 from poisonwatch.assemble.logs import decoder_of, finite, open_sources, reader_of
 from poisonwatch.config import DetectionConfig, LimitsConfig, budget_seconds
 from poisonwatch.config.formats import PLAIN

@@ -118,8 +118,8 @@ def cli() -> None:
 )
 def run(config_path: Path, address: str | None, web_file: Path | None, level: str, log_format: str) -> None:
     """Watch the configured logs until stopped (the sidecar)."""
-    from poisonwatch.agent import WallClock
     from poisonwatch.agent import run as run_loop
+    from poisonwatch.agent.clocks import WallClock
     from poisonwatch.assemble import sidecar
     from poisonwatch.config import load
     from poisonwatch.server.access import check_exposure, tokened
@@ -169,8 +169,8 @@ def replay(
     The schema is learned from the reference; no configuration is needed. Logs are lines of JSON or of a server's own format,
     CSV (.csv) or Parquet (.parquet); lines and CSV may be compressed (.gz, .zst).
     """
-    from poisonwatch.agent import EventClock
     from poisonwatch.agent import run as run_loop
+    from poisonwatch.agent.clocks import EventClock
     from poisonwatch.assemble import learn
     from poisonwatch.assemble import replay as assemble
     from poisonwatch.config import DetectionConfig, load

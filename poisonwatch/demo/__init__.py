@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from poisonwatch.agent import WallClock, run
+from poisonwatch.agent import run
+from poisonwatch.agent.clocks import WallClock
 from poisonwatch.assemble import sidecar
 from poisonwatch.config import load
 from poisonwatch.server.thread import Server

@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple
 
 from poisonwatch.errors import BusyError
-from poisonwatch.judge.override import Override
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from poisonwatch.judge.override import Override
     from poisonwatch.types import Action
 
 MOST_WAITING = 64

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from poisonwatch import __version__
+from poisonwatch.judge.aftermath import RollbackState
 from poisonwatch.profile.indicators import CONFIDENCE, FLIPPED, OUTCOME
 from poisonwatch.types import Action, AlertState, Severity, TriggerState
 
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from poisonwatch.monitor.machine import VersionView
     from poisonwatch.profile.indicators import Questions
     from poisonwatch.sinks.snapshot import ModelSnapshot, Published, Snapshot
+
+MOST_TOLD = 32
+"""Open alerts of a model that are told in words, the gravest first; all of them are counted."""
+
+LONGEST_TOLD = 600
+"""Characters of a summary in a label. It may hold text from the log, for people to read."""
 
 MOST_DISTANT = 20
 """Columns whose distances are exported: those that moved most."""
@@ -61,8 +68,15 @@ VERSION = ("model", "model_version")
 CATALOGUE: dict[str, Described] = {
     "poisonwatch_decision": Described(G, "Recommendation for a model version: 1 for the one that holds.", (*VERSION, "decision")),
     "poisonwatch_decision_timestamp_seconds": Described(G, "Event time at which the decision was last changed.", VERSION),
-    "poisonwatch_rollback_target_info": Described(G, "Version to roll back to, where a rollback is recommended.", (*VERSION, "target")),
+    "poisonwatch_decision_info": Described(G, "The decision for a model version in words: why, and where a rollback leads.", (*VERSION, "decision", "reason", "cause", "target", "summary")),
+    "poisonwatch_override_info": Described(G, "A person's decision that stands instead of the agent's.", (*VERSION, "decision", "author")),
+    "poisonwatch_override_expiry_timestamp_seconds": Described(G, "Wall-clock time at which a person's decision ends.", VERSION),
+    "poisonwatch_rollback": Described(G, "How far a rollback has come: 1 for the state that holds.", (*VERSION, "target", "state")),
+    "poisonwatch_rollback_traffic_ratio": Described(G, "Share of the model's recent predictions that a version still gets from which to roll back.", VERSION),
     "poisonwatch_alerts": Described(G, "Open alerts by severity and state.", (*VERSION, "severity", "state")),
+    "poisonwatch_alert_info": Described(G, "An open alert in words.", (*VERSION, "fingerprint", "cause", "severity", "state", "group", "summary")),
+    "poisonwatch_alert_onset_timestamp_seconds": Described(G, "Event time at which what an open alert tells of began.", (*VERSION, "fingerprint")),
+    "poisonwatch_alert_affected_ratio": Described(G, "Share of the version's predictions since the onset that are touched. Absent where it cannot be said.", (*VERSION, "fingerprint")),
     "poisonwatch_evidence_log": Described(G, "Evidence of a group of signals in nats: at 0 the false-page budget allows an alert.", (*VERSION, "group")),
     "poisonwatch_effect_log_odds": Described(G, "Size of the departure of a group's strongest indicator; 0 while its evidence is negligible.", (*VERSION, "group")),
     "poisonwatch_distance": Described(G, "Distance of recent predictions from the reference, for people to read; it raises no alert.", (*VERSION, "column", "distance")),
@@ -198,20 +212,54 @@ def _add_model(families: dict[str, Any], model: ModelSnapshot) -> None:
         for action in Action:
             _add(families, "poisonwatch_decision", (*version, action.value), float(action is decision.decision))
         _add(families, "poisonwatch_decision_timestamp_seconds", version, decision.time)
-        if decision.target is not None:
-            _add(families, "poisonwatch_rollback_target_info", (*version, decision.target), 1)
+        cause = "" if decision.cause is None else decision.cause.value
+        told = (decision.decision.value, decision.reason.value, cause, decision.target or "", _short(decision.summary))
+        _add(families, "poisonwatch_decision_info", (*version, *told), 1)
+    _add_alerts(families, model)
+    _add_interventions(families, model)
     for name, view in model.versions.items():
         _add_version(families, model, name, view)
     for evidence in model.lines:
         _add_evidence(
             families, (model.model, evidence.model_version or ""), evidence.group, evidence.log_e, evidence.effect
         )
+
+
+def _add_alerts(families: dict[str, Any], model: ModelSnapshot) -> None:
     for name in (*model.versions, ""):
         mine = [alert for alert in model.alerts if (alert.model_version or "") == name]
         for severity in Severity:
             for state in (AlertState.PENDING, AlertState.FIRING):
                 count = sum(alert.severity is severity and alert.state is state for alert in mine)
                 _add(families, "poisonwatch_alerts", (model.model, name, severity.value, state.value), count)
+    gravest = sorted(
+        model.alerts, key=lambda a: (a.severity is not Severity.PAGE, a.state is not AlertState.FIRING, a.fingerprint)
+    )
+    for alert in gravest[:MOST_TOLD]:
+        version = (model.model, alert.model_version or "")
+        told = (alert.cause.value, alert.severity.value, alert.state.value, alert.group, _short(alert.summary))
+        _add(families, "poisonwatch_alert_info", (*version, alert.fingerprint, *told), 1)
+        _add(families, "poisonwatch_alert_onset_timestamp_seconds", (*version, alert.fingerprint), alert.onset)
+        if alert.affected is not None:
+            _add(families, "poisonwatch_alert_affected_ratio", (*version, alert.fingerprint), alert.affected)
+
+
+def _add_interventions(families: dict[str, Any], model: ModelSnapshot) -> None:
+    """What people decided, and what became of rollbacks."""
+    for override in model.overrides:
+        version = (model.model, override.model_version)
+        _add(families, "poisonwatch_override_info", (*version, override.decision.value, _short(override.author)), 1)
+        _add(families, "poisonwatch_override_expiry_timestamp_seconds", version, override.expires)
+    for rollback in model.rollbacks:
+        version = (model.model, rollback.model_version)
+        for state in RollbackState:
+            holds = float(state is rollback.state)
+            _add(families, "poisonwatch_rollback", (*version, rollback.target or "", state.value), holds)
+        _add(families, "poisonwatch_rollback_traffic_ratio", version, rollback.traffic)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_TOLD else text[: LONGEST_TOLD - 3] + "..."
 
 
 def _add_coverage(families: dict[str, Any], model: ModelSnapshot) -> None:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from poisonwatch.judge.aftermath import Rollback
+    from poisonwatch.judge.override import Override
+    from poisonwatch.judge.story import Story
     from poisonwatch.monitor.accused import FeedbackView
     from poisonwatch.monitor.coverage import CoverageView
     from poisonwatch.monitor.machine import VersionView
@@ -92,7 +95,8 @@ class MiningSnapshot:
 class ModelSnapshot:
     """What stands of one model; `triggers` are the open ones.
 
-    `coverage` is what the server's own count says, None where none is configured; `read` is how many predictions entered a
+    `decisions` are those that hold, a person's `overrides` among them; `stories` say by version what stands behind them; `rollbacks` are those
+    that are being watched. `coverage` is what the server's own count says, None where none is configured; `read` is how many predictions entered a
     profile, and how many lines did not.
     """
 
@@ -114,13 +118,16 @@ class ModelSnapshot:
     mining: MiningSnapshot = field(default_factory=MiningSnapshot)
     coverage: CoverageView | None = None
     read: tuple[int, int] = (0, 0)
+    stories: Mapping[str, Story] = field(default_factory=dict)
+    overrides: tuple[Override, ...] = ()
+    rollbacks: tuple[Rollback, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that is shown, as of wall-clock time `time`.
 
-    `journal_unwritten` entries wait for a disk that refuses; of rejected lines, `dead_letters_lost` samples were not kept.
+    `journal` are its last entries, the newest last; `journal_unwritten` entries wait for a disk that refuses; of rejected lines, `dead_letters_lost` samples were not kept.
     """
 
     time: float
@@ -133,6 +140,7 @@ class Snapshot:
     journal_failures: int = 0
     journal_unwritten: int = 0
     dead_letters_lost: int = 0
+    journal: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(slots=True)

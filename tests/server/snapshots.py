@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poisonwatch.agent import EventClock, run
+from poisonwatch.agent import run
+from poisonwatch.agent.clocks import EventClock
 from poisonwatch.assemble import replay
 from poisonwatch.config import DetectionConfig
 from poisonwatch.reference.build import load_or_build

@@ -100,7 +100,8 @@ def test_demo_says_what_happened() -> None:
         if sample.value
     }
     assert decisions == {("v1", "keep"), ("v2", "rollback")}
-    assert [sample.labels["target"] for sample in samples(demo(), "poisonwatch_rollback_target_info")] == ["v1"]
+    targets = {s.labels["model_version"]: s.labels["target"] for s in samples(demo(), "poisonwatch_decision_info")}
+    assert targets == {"v1": "", "v2": "v1"}
     (model,) = demo().models
     classes = samples(demo(), "poisonwatch_predictions")
     lines = sum(sample.value for sample in samples(demo(), "poisonwatch_lines"))

@@ -6,36 +6,33 @@ The same loop serves a live log and a replay; they differ in where lines come fr
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import structlog
 
 from poisonwatch import __version__, checkpoint
+from poisonwatch.agent.watched import model_snapshot, provenance
 from poisonwatch.errors import CheckpointError, OtherStateError
 from poisonwatch.formats.records import LATEST
 from poisonwatch.judge.standing import Standing, judge
 from poisonwatch.sinks.journal import accusation_entry, alert_entry, decision_entry, trigger_entry
-from poisonwatch.sinks.snapshot import MiningSnapshot, ModelSnapshot, Published, Snapshot
+from poisonwatch.sinks.snapshot import Published, Snapshot
 from poisonwatch.types import Alert, Batch, Decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from poisonwatch.agent.clocks import Clock
+    from poisonwatch.agent.watched import Watched
     from poisonwatch.config import DetectionConfig
-    from poisonwatch.monitor.machine import Monitor
-    from poisonwatch.probe.probing import Probing
-    from poisonwatch.probe.served import ServedCount
-    from poisonwatch.reference.file import Reference
     from poisonwatch.sinks.journal import Journal
     from poisonwatch.sinks.lock import Lock
     from poisonwatch.sources.intake import Intake
-    from poisonwatch.types import Report, Trigger
+    from poisonwatch.types import Report
 
 log = structlog.get_logger()
 
@@ -51,63 +48,6 @@ PUBLISH_SECONDS = 1.0
 """How often a new snapshot is published while nothing changes."""
 
 DISK_REMEDY = "make room, or make it writable: it is tried again"
-
-
-class Clock(Protocol):
-    """Where the loop gets the time from."""
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        ...
-
-    def sleep(self, seconds: float) -> None:
-        """Rest."""
-        ...
-
-
-class WallClock:
-    """The time of day."""
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
-
-    def sleep(self, seconds: float) -> None:
-        """Rest."""
-        time.sleep(seconds)
-
-
-class EventClock:
-    """The time that the logs tell: in a replay nothing else is known."""
-
-    def __init__(self, intake: Intake) -> None:
-        self._merge = intake.merge
-
-    def now(self) -> float:
-        """Largest event time met so far; before the first record, the time of the one that will be first."""
-        met = max((lane.clock for lane in self._merge.lanes), default=-math.inf)
-        if math.isfinite(met):
-            return met
-        first = [float(lane.clocks[0]) for lane in self._merge.lanes if lane.fill(LATEST)]
-        return min(first, default=0.0)
-
-    def sleep(self, seconds: float) -> None:
-        """A replay never waits."""
-
-
-@dataclass(slots=True)
-class Watched:
-    """One model: its reference, its machine, what was judged of it.
-
-    `probing` asks its endpoint and `served` reads its server's count, where there are any. `redacted` is how a trigger is told to people.
-    """
-
-    reference: Reference
-    monitor: Monitor
-    probing: Probing | None = None
-    served: ServedCount | None = None
-    redacted: Callable[[Trigger], Trigger] = lambda trigger: trigger
-    standing: Standing = field(default_factory=Standing)
 
 
 class App:
@@ -158,7 +98,7 @@ class App:
         self.note(now, {"kind": "start", "version": __version__})
         if self._checkpointed is None:
             for name, watched in self.models.items():
-                self.note(now, {"kind": "reference", "model": name, **_provenance(watched.reference)})
+                self.note(now, {"kind": "reference", "model": name, **provenance(watched.reference)})
                 if watched.probing is not None:
                     golden = watched.probing.golden
                     self.note(
@@ -238,7 +178,7 @@ class App:
         self.published.snapshot = Snapshot(
             time=now,
             started=self._started,
-            models=tuple(_model_snapshot(name, watched) for name, watched in self.models.items()),
+            models=tuple(model_snapshot(name, watched) for name, watched in self.models.items()),
             sources=self.intake.snapshots(),
             counters=self.intake.counted(),
             checkpoint=self._checkpointed,
@@ -396,60 +336,6 @@ def _without_echoes(watched: Watched, now: float, batch: Batch) -> Batch:
 def _by_version(batch: Batch) -> Counter[str]:
     counts = np.bincount(batch.version, minlength=len(batch.versions)).tolist()
     return Counter(dict(zip(batch.versions, counts, strict=True)))
-
-
-def _model_snapshot(name: str, watched: Watched) -> ModelSnapshot:
-    return ModelSnapshot(
-        model=name,
-        reference=watched.reference.sha256,
-        reference_predictions=watched.reference.records,
-        questions=watched.monitor.questions,
-        versions=watched.monitor.view(),
-        lines=tuple(watched.monitor.evidence_on_log()),
-        alerts=tuple(watched.standing.alerts.values()),
-        decisions=tuple(watched.standing.decisions.values()),
-        late=watched.monitor.late,
-        coverage=None if watched.monitor.coverage is None else watched.monitor.coverage.view(),
-        read=watched.monitor.lines,
-        unproven=watched.reference.unproven,
-        quality=watched.reference.measures(),
-        blind=watched.reference.blind,
-        feedback=watched.monitor.labels.view(),
-        displacement=watched.monitor.displacement,
-        triggers=tuple(map(watched.redacted, watched.monitor.triggers.open())),
-        mining=_mining_snapshot(watched),
-    )
-
-
-def _mining_snapshot(watched: Watched) -> MiningSnapshot:
-    """How the miner and the probes do."""
-    monitor, probing = watched.monitor, watched.probing
-    golden = {name: monitor.golden.view(name) for name in monitor.running} if monitor.golden is not None else {}
-    return MiningSnapshot(
-        triggered=monitor.triggers.triggered,
-        saturated=monitor.triggers.saturated > 0,
-        probes=0 if probing is None else probing.prober.answered,
-        probe_failures={} if probing is None else dict(probing.prober.failed),
-        echoes=0 if probing is None else probing.echoes.met,
-        golden={
-            name: sum(view.right.values()) / sum(view.answered.values())
-            for name, view in golden.items()
-            if view.answered
-        },
-    )
-
-
-def _provenance(reference: Reference) -> dict[str, Any]:
-    """What the journal says of a reference."""
-    return {
-        "sha256": reference.sha256,
-        "records": reference.records,
-        "timed": reference.timed,
-        "unproven": reference.unproven,
-        "blind": reference.blind,
-        "origins": msgspec.to_builtins(reference.origins),
-        "audit": msgspec.to_builtins(reference.audit),
-    }
 
 
 def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
