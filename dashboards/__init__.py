@@ -1,0 +1,1 @@
+"""Dashboards for Grafana: the files, and the code that makes them."""
