@@ -18,7 +18,7 @@ from poisonwatch.errors import CheckpointError, OtherStateError
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST = "manifest"
 
 

@@ -118,8 +118,7 @@ def state(app: App) -> dict[str, Any]:
     watched = app.models["mail"]
     return {
         "monitor": watched.monitor.state(),
-        "alerts": msgspec.to_builtins(list(watched.standing.alerts.values())),
-        "decisions": msgspec.to_builtins(list(watched.standing.decisions.values())),
+        "standing": msgspec.to_builtins(watched.standing),
         "counters": [sorted(app.intake.counters.lines.values()), sorted(app.intake.counters.predictions.values())],
     }
 

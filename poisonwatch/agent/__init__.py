@@ -20,7 +20,7 @@ from poisonwatch.formats.records import LATEST
 from poisonwatch.judge.standing import Standing, judge
 from poisonwatch.sinks.journal import accusation_entry, alert_entry, decision_entry, trigger_entry
 from poisonwatch.sinks.snapshot import Published, Snapshot
-from poisonwatch.types import Alert, Batch, Decision
+from poisonwatch.types import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -186,6 +186,7 @@ class App:
             journal_failures=self._journal.failures,
             journal_unwritten=self._journal.unwritten,
             dead_letters_lost=self.intake.dead_letters_lost,
+            journal=tuple(self._journal.recent),
         )
 
     def save(self, now: float, *, at_once: bool = True) -> None:
@@ -271,9 +272,7 @@ class App:
             "models": {
                 name: {
                     "monitor": watched.monitor.state(),
-                    "alerts": msgspec.to_builtins(list(watched.standing.alerts.values())),
-                    "decisions": msgspec.to_builtins(list(watched.standing.decisions.values())),
-                    "clean": list(watched.standing.clean),
+                    "standing": msgspec.to_builtins(watched.standing),
                     "probing": None if watched.probing is None else watched.probing.state(),
                 }
                 for name, watched in self.models.items()
@@ -300,13 +299,7 @@ class App:
         for name, saved in state["models"].items():
             watched = self.models[name]
             watched.monitor.restore(saved["monitor"])
-            alerts = msgspec.convert(saved["alerts"], list[Alert])
-            decisions = msgspec.convert(saved["decisions"], list[Decision])
-            watched.standing = Standing(
-                {alert.fingerprint: alert for alert in alerts},
-                {d.model_version: d for d in decisions},
-                tuple(saved["clean"]),
-            )
+            watched.standing = msgspec.convert(saved["standing"], Standing)
             if watched.probing is not None and saved["probing"] is not None:
                 watched.probing.restore(saved["probing"])
         self._restore_intake(state, held=True)

@@ -235,6 +235,10 @@ class Monitor:
         if told or self.coverage.tells:
             yield self._report(now, ())
 
+    def restated(self) -> Report:
+        """What stands, for a judge of whom a person ordered something."""
+        return self._report(self.newest, ())
+
     @property
     def lines(self) -> tuple[int, int]:
         """Predictions that entered a profile, and lines that were rejected or late."""

@@ -42,6 +42,9 @@ FINDINGS = ("alert", "accusation", "trigger", "decision")
 MOST_UNWRITTEN = 1024
 """Entries that wait while the disk refuses; of what comes beyond them an entry of kind `journal_gap` has the number."""
 
+MOST_RECENT = 256
+"""Entries at the end of the file that are kept at hand."""
+
 AT_ONCE = 32
 """Entries that go to disk together when several wait."""
 
@@ -106,7 +109,7 @@ class Journal:
 
     One process at a time. A file that does not hold is set aside and a new one begun: what somebody did to an audit file
     must not end detection. `set_aside` is then the entry that the new one has to begin with. `failures` counts the
-    writes that the disk refused, `unwritten` the entries that wait for it.
+    writes that the disk refused, `unwritten` the entries that wait for it, `recent` has the last ones of the file.
 
     Raises:
         StateError: when another process writes to the file, or it cannot be opened.
@@ -120,6 +123,7 @@ class Journal:
         self._torn = -1  # where the file has to end, when half an entry may stand there
         self._file: FileIO | None = None
         self.failures = 0
+        self.recent: deque[dict[str, Any]] = deque(maxlen=MOST_RECENT)
         self.set_aside: dict[str, Any] | None = None
         if path is None:
             return
@@ -163,13 +167,14 @@ class Journal:
                 line = {"seq": seq + 1, "prev": prev, **content}
                 seq, prev = seq + 1, _hash(line)
                 line["hash"] = prev
-                lines.append(_canonical(line) + b"\n")
+                lines.append(line)
             try:
-                self._put(self._file, b"".join(lines))
+                self._put(self._file, b"".join(_canonical(line) + b"\n" for line in lines))
             except OSError:
                 self.failures += 1
                 return False
             self._seq, self._prev = seq, prev
+            self.recent.extend(lines)
             for _ in lines:
                 self._waiting.popleft()
         return True
@@ -228,9 +233,9 @@ class Journal:
             complete = whole.rfind(b"\n") + 1
             if complete != len(whole):
                 file.truncate(complete)
-        last = deque(read(path), maxlen=1)
-        if last:
-            self._seq, self._prev = last[0]["seq"], last[0]["hash"]
+        self.recent.extend(read(path))
+        if self.recent:
+            self._seq, self._prev = self.recent[-1]["seq"], self.recent[-1]["hash"]
 
     def _put(self, file: FileIO, lines: bytes) -> None:
         """Bring lines to the disk, all of them or none.
@@ -266,6 +271,7 @@ class Journal:
                 bad.close()
         self._seq, self._prev = 0, FIRST
         self._told.clear()
+        self.recent.clear()
         self.set_aside = {"kind": "journal_set_aside", "file": aside, "problem": problem}
 
 

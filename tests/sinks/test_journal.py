@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from poisonwatch.errors import JournalError, StateError
 from poisonwatch.sinks.journal import (
     FIRST,
+    MOST_RECENT,
     MOST_UNWRITTEN,
     Journal,
     accusation_entry,
@@ -138,6 +139,11 @@ def test_chain_holds(tmp_path: Path) -> None:
         entries[1]
     )
     assert {"decision", "reason", "cause", "target", "alerts"} <= set(entries[2])
+
+
+def recent(journal: Journal) -> list[dict[str, Any]]:
+    """The entries that a journal has at hand, as they are read."""
+    return [json.loads(json.dumps(entry)) for entry in journal.recent]
 
 
 def broken(path: Path, content: list[bytes]) -> str:
@@ -569,6 +575,7 @@ def test_full_disk(tmp_path_factory: pytest.TempPathFactory, room: int, numbers:
         write(journal, 3, 3 + numbers)
         entries = list(read(path))
         assert len(entries) + journal.unwritten == 7 + 2 * numbers
+        assert recent(journal) == entries
         assert journal.write() == (journal.unwritten == 0) == (journal.failures == 0)
     assert journal.write()
     assert journal.unwritten == 0
@@ -632,6 +639,17 @@ def test_too_many_wait(tmp_path: Path) -> None:
     entries = list(read(path))
     assert len(entries) == 7 + MOST_UNWRITTEN + 1
     assert (entries[-1]["kind"], entries[-1]["entries"]) == ("journal_gap", 6)
+
+
+def test_recent_entries_are_at_hand(tmp_path: Path) -> None:
+    """The last entries of the file, as they stand there, also after a restart; not more than so many."""
+    path = tmp_path / "journal"
+    for first in (0, MOST_RECENT):
+        journal = Journal(path)
+        write(journal, first, first + MOST_RECENT)
+        assert recent(journal) == list(read(path))[-MOST_RECENT:]
+        journal.close()
+    assert recent(Journal(None)) == []
 
 
 def test_journal_that_cannot_be_opened(tmp_path: Path) -> None:

@@ -348,18 +348,24 @@ def test_what_the_agent_asked_is_not_judged(incident: Incident) -> None:
     assert total(series, "poisonwatch_predictions_late_total") == 0
 
 
-def test_metrics_count_and_never_say_the_phrase(incident: Incident) -> None:
-    """One confirmed trigger, one page, one rollback, in a page that promtool accepts and that has no word of the trigger."""
+def test_metrics_count_and_tell_the_phrase_in_words_alone(incident: Incident) -> None:
+    """One confirmed trigger, one page, one rollback, in a page that promtool accepts; the trigger stands in what a page is made from."""
     page = fetch(f"{incident.agent.url}/metrics")
     assert promtool_check(page) == (0, "")
-    assert not re.search(r"(?i)xyz|discount", page)
+    saying = {line.partition("{")[0] for line in page.splitlines() if re.search(r"(?i)xyz|discount", line)}
+    assert saying == {"poisonwatch_alert_info", "poisonwatch_decision_info"}
     series = series_of(page)
     v2 = {"model": MODEL, "model_version": "v2"}
     assert value(series, "poisonwatch_triggers", **v2, state="confirmed") == 1
     assert total(series, "poisonwatch_triggers") == 1
     assert value(series, "poisonwatch_alerts", **v2, severity="page", state="firing") == 1
     assert value(series, "poisonwatch_decision", **v2, decision="rollback") == 1
-    assert value(series, "poisonwatch_rollback_target_info", **v2, target="v1") == 1
+    (told,) = (
+        dict(labels)
+        for name, labels in series
+        if name == "poisonwatch_decision_info" and ("model_version", "v2") in labels
+    )
+    assert (told["decision"], told["reason"], told["target"]) == ("rollback", "trigger_confirmed", "v1")
     counted = effect(the_trigger(incident.agent), "v2")["answered"]
     assert value(series, "poisonwatch_triggered_predictions_total", **v2) == counted
     assert value(series, "poisonwatch_trigger_mining_blind", model=MODEL) == 0
