@@ -334,7 +334,7 @@ def test_logs_of_two_versions_are_one_stream(tmp_path: Path) -> None:
         ends.append({**state(app), "counters": app.intake.counters.predictions.total()})
     assert same(ends[0], ends[1])
     assert same(ends[0], ends[2])
-    assert ends[0]["alerts"]
+    assert ends[0]["standing"]["alerts"]
 
 
 # Checkpoints
@@ -374,7 +374,7 @@ def test_story_is_one(expected: tuple[dict[str, Any], list[dict[str, Any]]]) -> 
     end, findings = expected
     assert {entry["state"] for entry in findings if entry["kind"] == "alert"} >= {"firing"}
     assert len({entry["decision"] for entry in findings if entry["kind"] == "decision"}) >= 2
-    assert end["decisions"]
+    assert end["standing"]["decisions"]
 
 
 # Not shrunk: an example is a second of work, and the sets are small as they are.
