@@ -1,7 +1,7 @@
 """The command line: thin, every command a few lines over the library.
 
 Exit codes: 0 done; 64 the command was used wrongly; 65 a file given to it is wrong; 70 a defect of poisonwatch.
-`decision` answers 0 keep, 1 hold, 2 rollback, 3 unreachable.
+`decision` answers 0 keep, 1 hold, 2 rollback; commands that ask an agent leave with 3 where none answers.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from poisonwatch import __version__
+from poisonwatch.cli.deciding import decision
+from poisonwatch.cli.explaining import explain
 from poisonwatch.cli.options import (
+    DATA,
     DEFAULT_ADDRESS,
     FILE,
-    HTTP_FILE,
-    UNREACHABLE,
     WRITTEN,
     check_output,
     checked_address,
     checked_signature,
-    checked_url,
     format_of,
     progress,
 )
+from poisonwatch.cli.overriding import override
 from poisonwatch.cli.triggers import triggers
 from poisonwatch.errors import PoisonwatchError
 
@@ -42,13 +43,10 @@ if TYPE_CHECKING:
     from poisonwatch.config.formats import FormatConfig
     from poisonwatch.reference.audit import Signature
 
-USAGE, DATA, SOFTWARE, INTERRUPTED = 64, 65, 70, 130
+USAGE, SOFTWARE, INTERRUPTED = 64, 70, 130
 # A sidecar leaves the cores to the model: matrix products are small here, and threads that wait for a busy core make them
 # slower. Whoever sets it otherwise is obeyed; NumPy reads it when a command first imports it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-ADVICE = ("keep", "hold", "rollback")
-"""By exit code of `decision`."""
 
 
 def main() -> None:
@@ -299,64 +297,9 @@ def check(config_path: Path) -> None:
     click.echo(dump(config), nl=False)
 
 
-@cli.command()
-@click.option(
-    "--url",
-    default=f"http://{DEFAULT_ADDRESS}",
-    show_default=True,
-    callback=checked_url,
-    help="Where the agent listens.",
-)
-@click.option("--model", help="Only this model.")
-@click.option("--model-version", help="Only this version.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@HTTP_FILE
-def decision(
-    url: str,
-    model: str | None,
-    model_version: str | None,
-    as_json: bool,  # noqa: FBT001
-    http_file: Path | None,
-) -> int:
-    """Print the current decision of a running agent.
-
-    Exit 0 keep, 1 hold, 2 rollback, 3 unreachable. Of several models and versions the worst counts. What has no
-    decision yet counts as hold.
-    """
-    from poisonwatch.cli.asking import asked
-    from poisonwatch.sinks.report import printable
-
-    found = asked(url, "decisions", lambda answer: _advice(json.loads(answer)), http_file)
-    if found is None:
-        return UNREACHABLE
-    chosen = [d for d in found if model in {None, d["model"]} and model_version in {None, d["model_version"]}]
-    if as_json:
-        click.echo(json.dumps(chosen))
-    for one in [] if as_json else chosen:
-        target = f" to {one['target']}" if one["target"] else ""
-        told = f"{one['model']} {one['model_version']}: {one['decision']}{target} ({one['reason']}). {one['summary']}"
-        click.echo(printable(told))
-    if not chosen:
-        click.echo("hold: the agent has no decision for this yet", err=True)
-        return 1
-    return max(ADVICE.index(one["decision"]) for one in chosen)
-
-
-def _advice(answer: Any) -> list[dict[str, Any]]:
-    """Decisions as an agent tells them.
-
-    Raises:
-        ValueError: when something else answered.
-    """
-    needed = {"model", "model_version", "decision", "target", "reason", "summary"}
-    if not isinstance(answer, list) or not all(
-        isinstance(one, dict) and needed <= set(one) and one["decision"] in ADVICE for one in answer
-    ):
-        msg = "what answers there is no poisonwatch"
-        raise ValueError(msg)
-    return answer
-
-
+cli.add_command(decision)
+cli.add_command(explain)
+cli.add_command(override)
 cli.add_command(triggers)
 
 

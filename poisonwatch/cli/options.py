@@ -24,6 +24,9 @@ UNREACHABLE = 3
 
 DEFAULT_ADDRESS = "127.0.0.1:9787"
 
+DATA = 65
+"""Exit code where what was given to a command is wrong."""
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 HTTP_FILE = click.option(
@@ -111,6 +114,16 @@ def checked_url(_context: click.Context, _option: click.Parameter, value: str) -
         msg = f"{value!r} is no URL of an agent: say it like http://{DEFAULT_ADDRESS}"
         raise click.BadParameter(msg)
     return value
+
+
+URL = click.option(
+    "--url",
+    default=f"http://{DEFAULT_ADDRESS}",
+    show_default=True,
+    callback=checked_url,
+    help="Where the agent listens.",
+)
+"""The option for the agent that is asked."""
 
 
 def check_output(option: str, path: Path | None, inputs: Sequence[Path]) -> None:

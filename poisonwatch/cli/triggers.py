@@ -9,15 +9,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from poisonwatch.cli.options import (
-    DEFAULT_ADDRESS,
-    FILE,
-    HTTP_FILE,
-    UNREACHABLE,
-    check_output,
-    checked_url,
-    progress,
-)
+from poisonwatch.cli.options import FILE, HTTP_FILE, UNREACHABLE, URL, check_output, progress
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.types import PROVEN, Pattern, TriggerState
 
@@ -39,13 +31,6 @@ class Told(msgspec.Struct):
     entry: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-URL = click.option(
-    "--url",
-    default=f"http://{DEFAULT_ADDRESS}",
-    show_default=True,
-    callback=checked_url,
-    help="Where the agent listens.",
-)
 JOURNAL = click.option("--journal", type=FILE, help="Take the triggers from this journal instead of from an agent.")
 
 

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 
 import bcrypt
 from starlette.datastructures import MutableHeaders
-from starlette.responses import PlainTextResponse
 
 from poisonwatch.config.web import load_web_file, split_address
 from poisonwatch.errors import ConfigError
+from poisonwatch.server.answers import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from poisonwatch.config.sources import AnySource
@@ -135,7 +136,8 @@ def _fits(password: bytes, hashed: bytes) -> bool:
 class Guard:
     """Stands before the application: passwords, posts from browsers, and headers of every answer.
 
-    `tokened` are paths that ask for a bearer token of their own instead of a password: a request has one Authorization.
+    `tokened` are paths that ask for a bearer token of their own instead of a password: a request has one Authorization. Whoever
+    showed a password is `user` in the scope from here on.
     """
 
     def __init__(
@@ -165,7 +167,7 @@ class Guard:
         refusal = await self._refusal(scope, protection.users)
         await (self._app if refusal is None else refusal)(scope, receive, dressed)
 
-    async def _refusal(self, scope: Scope, users: Mapping[str, str]) -> PlainTextResponse | None:
+    async def _refusal(self, scope: Scope, users: Mapping[str, str]) -> Response | None:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if users and scope["path"] not in self._tokened:
             named = _credentials(given)
@@ -173,17 +175,19 @@ class Guard:
                 return _unauthorized()
             if not self._passwords.knows(*named, users):
                 if self._passwords.crowded:
-                    return PlainTextResponse("Too many passwords wait to be checked.\n", 503, {"Retry-After": "1"})
+                    return refusal(503, "too many passwords wait to be checked: come again", {"Retry-After": "1"})
                 if not await self._passwords.fits(*named, users):
                     return _unauthorized()
+            scope["user"] = named[0]
         if scope["method"] not in {"GET", "HEAD"} and any(name == b"origin" for name, _ in scope["headers"]):
             # A page in a browser on this host reaches loopback, whoever wrote the page. No client of this API is a browser.
-            return PlainTextResponse("Requests from web pages are not taken.\n", 403)
+            return refusal(403, "requests from web pages are not taken")
         return None
 
 
-def _unauthorized() -> PlainTextResponse:
-    return PlainTextResponse("Unauthorized\n", 401, {"WWW-Authenticate": 'Basic realm="poisonwatch", charset="UTF-8"'})
+def _unauthorized() -> Response:
+    asks = {"WWW-Authenticate": 'Basic realm="poisonwatch", charset="UTF-8"'}
+    return refusal(401, "Unauthorized: a user and a password of the web configuration are needed", asks)
 
 
 def _credentials(given: list[bytes]) -> tuple[str, bytes] | None:

@@ -1,46 +1,35 @@
-"""What is answered over HTTP, from the published snapshot alone."""
+"""What is answered over HTTP, from the published snapshot alone: the metrics, health, the status page; and the API beside them."""
 
 from __future__ import annotations
 
 import base64
 import gzip
 import hashlib
-import html
 import threading
-import time
 from typing import TYPE_CHECKING
 
-import msgspec
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from poisonwatch import __version__
-from poisonwatch.mining.naming import in_a_sentence
-from poisonwatch.sinks.journal import rfc3339, trigger_entry
-from poisonwatch.sinks.prometheus import MINED, registry_of
+from poisonwatch.server.answers import refusal
+from poisonwatch.server.api import Api
+from poisonwatch.server.asked import STALE, stale
+from poisonwatch.server.page import STYLE, page
+from poisonwatch.sinks.prometheus import registry_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from starlette.requests import Request
 
+    from poisonwatch.server.orders import Orders
     from poisonwatch.sinks.snapshot import Published, Snapshot
-    from poisonwatch.types import Decision, Trigger
-
-STALE = 60.0
-"""Seconds without a turn of the loop after which the agent calls itself unhealthy."""
 
 MOST_FORMS = 8
 """Forms of the metrics that are kept of one snapshot."""
-
-STYLE = (
-    "body{font:16px/1.5 sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem}table{border-collapse:collapse}"
-    "td,th{padding:.5rem .8rem;text-align:left;vertical-align:top;border-bottom:1px solid #ddd;overflow-wrap:anywhere}"
-    "td:nth-child(-n+2){min-width:5rem}td:nth-child(3),td:nth-child(5){white-space:nowrap}"
-    ".keep{color:#176b2c}.hold{color:#8a5a00}.rollback{color:#b3001b}"
-)
 
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
@@ -55,24 +44,39 @@ SECURITY_HEADERS = {
 """Of every answer: nothing is loaded, run, framed or kept, whatever names a log brings onto the page."""
 
 
-def build(published: Published, routes: Sequence[Route] = ()) -> Starlette:
-    """The application over whatever snapshot is published at the time of a request, and further routes beside it."""
+def build(
+    published: Published,
+    routes: Sequence[Route] = (),
+    *,
+    orders: Orders | None = None,
+    trusts: Callable[[], bool] = lambda: True,
+) -> Starlette:
+    """The application over whatever snapshot is published at the time of a request, and further routes beside it.
+
+    `orders` is where overrides go, None for an agent that takes none; `trusts` says whether whoever reaches it may override.
+    """
     pages = _Pages(published)
-    return Starlette(
+    app = Starlette(
         routes=[
             *routes,
-            Route("/", lambda _: HTMLResponse(_page(published))),
+            Route("/", lambda _: HTMLResponse(page(published.snapshot))),
             Route("/metrics", pages.answer),
             Route("/-/healthy", lambda _: _healthy(published)),
             Route("/-/ready", lambda _: _ready(published)),
-            Route("/v1/decisions", lambda _: _all_decisions(published)),
-            Route("/v1/triggers", lambda _: _all_triggers(published)),
-            Route(
-                "/v1/models/{model:path}/versions/{version:path}/decision",
-                lambda request: _decision(published, request),
-            ),
-        ]
+        ],
+        exception_handlers={HTTPException: _refused},
     )
+    # Behind the routes, so that a path that somebody gave to a source is the source's alone, whatever the method.
+    app.router.default = Api(published, orders, trusts)
+    # An agent sends nobody elsewhere.
+    app.router.redirect_slashes = False
+    return app
+
+
+def _refused(_: Request, error: Exception) -> Response:
+    """What a route does not take."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
+    return refusal(error.status_code, error.detail, error.headers)
 
 
 class _Pages:
@@ -102,7 +106,7 @@ class _Pages:
 
 
 def _healthy(published: Published) -> Response:
-    if _stale(published):
+    if stale(published.snapshot):
         return PlainTextResponse(f"The loop has not turned for {STALE:.0f} seconds.\n", 503)
     return PlainTextResponse("poisonwatch is healthy.\n")
 
@@ -111,117 +115,3 @@ def _ready(published: Published) -> Response:
     if published.snapshot is None:
         return PlainTextResponse("poisonwatch is starting.\n", 503)
     return PlainTextResponse("poisonwatch is ready.\n")
-
-
-def _all_decisions(published: Published) -> Response:
-    if _stale(published):
-        return _json({"error": "the loop does not turn: these decisions would be old"}, 503)
-    return _json([_told(decision) for decision in _decisions(published)])
-
-
-def _decision(published: Published, request: Request) -> Response:
-    if _stale(published):
-        return _json({"error": "the loop does not turn: this decision would be old"}, 503)
-    wanted = (request.path_params["model"], request.path_params["version"])
-    found = {(decision.model, decision.model_version): decision for decision in _decisions(published)}
-    if wanted not in found:
-        known = ", ".join("/".join(names) for names in found) or "none yet"
-        return _json({"error": f"no decision for {'/'.join(wanted)}; known: {known}"}, 404)
-    return _json(_told(found[wanted]))
-
-
-def _all_triggers(published: Published) -> Response:
-    """Open triggers with the fields of the journal."""
-    if _stale(published):
-        return _json({"error": "the loop does not turn: these triggers would be old"}, 503)
-    return _json([trigger_entry(trigger) for trigger in _triggers(published)])
-
-
-def _stale(published: Published) -> bool:
-    snapshot = published.snapshot
-    return snapshot is not None and time.time() - snapshot.time > STALE
-
-
-def _decisions(published: Published) -> list[Decision]:
-    snapshot = published.snapshot
-    return [] if snapshot is None else [decision for model in snapshot.models for decision in model.decisions]
-
-
-def _triggers(published: Published) -> list[Trigger]:
-    snapshot = published.snapshot
-    return [] if snapshot is None else [trigger for model in snapshot.models for trigger in model.triggers]
-
-
-def _blind(published: Published) -> list[tuple[str, str]]:
-    """Models in which no trigger can be looked for, and why."""
-    snapshot = published.snapshot
-    models = snapshot.models if snapshot is not None else ()
-    return [(model.model, model.blind[MINED]) for model in models if MINED in model.blind]
-
-
-def _told(decision: Decision) -> dict[str, object]:
-    told: dict[str, object] = msgspec.to_builtins(decision)
-    return {**told, "time": rfc3339(decision.time)}
-
-
-def _json(content: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
-
-
-def _page(published: Published) -> str:
-    rows = "".join(_row(decision) for decision in _decisions(published))
-    warning = "<p class=rollback>The loop does not turn: what stands here is old.</p>" if _stale(published) else ""
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5><title>poisonwatch</title>"
-        f"<style>{STYLE}</style><h1>poisonwatch {html.escape(__version__)}</h1>{warning}"
-        "<table><tr><th>model<th>version<th>decision<th>reason<th>since (UTC)<th>in words</tr>"
-        f"{rows or '<tr><td colspan=6>No version was judged yet: the first window is still open.'}</table>"
-        f"{_triggers_on_page(published)}"
-        '<p><a href="/metrics">metrics</a> &middot; <a href="/v1/decisions">decisions as JSON</a> &middot; '
-        '<a href="/v1/triggers">triggers as JSON</a> &middot; <a href="/-/healthy">health</a></p></html>'
-    )
-
-
-def _triggers_on_page(published: Published) -> str:
-    """The open triggers, and where none can be seen; nothing where there is nothing to say."""
-    blind = "".join(
-        f"<p class=hold>Trigger mining is blind for {html.escape(model)}: {html.escape(why)}.</p>"
-        for model, why in _blind(published)
-    )
-    rows = "".join(_trigger_row(trigger) for trigger in _triggers(published))
-    head = "<tr><th>model<th>version<th>trigger<th>state<th>first seen (UTC)<th>in words</tr>"
-    table = f"<h2>Triggers</h2><table>{head}{rows}</table>" if rows else ""
-    return f"{table}{blind}"
-
-
-def _trigger_row(trigger: Trigger) -> str:
-    cells = (
-        html.escape(trigger.model),
-        html.escape(trigger.model_version),
-        trigger.trigger,
-        trigger.state.value,
-        _minute(trigger.first_seen),
-        html.escape(in_a_sentence(trigger, trigger.model_version)),
-    )
-    return _cells(cells)
-
-
-def _minute(time: float) -> str:
-    return rfc3339(time)[:16].replace("T", " ")
-
-
-def _cells(cells: tuple[str, ...]) -> str:
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _row(decision: Decision) -> str:
-    advice = decision.decision.value + (f" to {decision.target}" if decision.target else "")
-    cells = (
-        html.escape(decision.model),
-        html.escape(decision.model_version),
-        f"<b class={decision.decision.value}>{html.escape(advice)}</b>",
-        decision.reason.value.replace("_", " "),
-        _minute(decision.time),
-        html.escape(decision.summary),
-    )
-    return _cells(cells)

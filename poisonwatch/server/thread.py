@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from poisonwatch.config.web import split_address
 from poisonwatch.errors import ConfigError
-from poisonwatch.server.access import Guard
+from poisonwatch.server.access import Guard, is_loopback
 from poisonwatch.server.app import SECURITY_HEADERS, build
 from poisonwatch.server.connections import Connections
 from poisonwatch.server.exchange import Patience
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from starlette.routing import Route
 
+    from poisonwatch.server.orders import Orders
     from poisonwatch.sinks.snapshot import Published
 
 BACKLOG = 1024
@@ -33,7 +34,8 @@ class Server:
     """Listens from the moment it is made, so that a taken port is an error at start, not later.
 
     `routes` come beside the agent's own. `web_file` is a web configuration; `tokened` are paths whose routes ask for a bearer
-    token, and so for no password.
+    token, and so for no password. `orders` are where overrides go: without them none is taken. On an address that others
+    reach they are taken only while the web configuration admits nobody unknown.
 
     Raises:
         ConfigError: when the address cannot be listened on, or the web configuration cannot be used.
@@ -47,6 +49,7 @@ class Server:
         routes: Sequence[Route] = (),
         web_file: Path | None = None,
         tokened: Collection[str] = (),
+        orders: Orders | None = None,
         patience: Patience | None = None,
     ) -> None:
         host, port = split_address(address)
@@ -59,7 +62,10 @@ class Server:
         except OSError as error:
             msg = f"web.listen_address: cannot listen on {address} ({error.strerror}): free it or choose another"
             raise ConfigError(msg) from None
-        self._app = build(published, routes)
+        alone = is_loopback(host)
+        self._app = build(
+            published, routes, orders=orders, trusts=lambda: alone or self._files.current.admits_only_known
+        )
         self._tokened = tokened
         self._patience = patience or Patience()
         self._started = threading.Event()

@@ -37,6 +37,11 @@ class Protection:
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def admits_only_known(self) -> bool:
+        """Must everybody show who they are, by a password or a certificate?"""
+        return bool(self.users) or (self.tls is not None and self.tls.verify_mode is ssl.CERT_REQUIRED)
+
     def admits(self, certificate: Mapping[str, Any] | None) -> bool:
         """Has the certificate of a client, as `ssl` tells it, one of the names?"""
         given = (certificate or {}).get("subjectAltName", ())

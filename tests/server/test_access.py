@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import ssl
 import time
 from typing import TYPE_CHECKING
@@ -110,7 +111,8 @@ def test_passwords(tmp_path: Path) -> None:
                 {"Authorization": "Basic " + base64.b64encode(b"\xff\xff:\x00").decode()},
             ):
                 code, headers, body = get(address, path, headers=wrong)
-                assert (code, body) == (401, b"Unauthorized\n")
+                assert code == 401
+                assert json.loads(body)["error"].startswith("Unauthorized: ")
                 assert headers["www-authenticate"].startswith("Basic ")
 
 

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from poisonwatch.errors import ConfigError
-from poisonwatch.server.app import STALE
+from poisonwatch.server.asked import STALE
 from poisonwatch.server.thread import Server
 from poisonwatch.sinks.journal import trigger_entry
 from poisonwatch.sinks.prometheus import CATALOGUE, MINED
@@ -108,7 +108,7 @@ def test_decisions() -> None:
         for one in found:
             path = f"/v1/models/{one['model']}/versions/{one['model_version']}/decision"
             assert told(url, path) == (200, one)
-            assert {"decision", "reason", "cause", "target", "alerts", "time", "summary"} <= set(one)
+            assert {"decision", "reason", "cause", "target", "alerts", "since", "summary"} <= set(one)
 
 
 def test_no_such_decision() -> None:
@@ -127,7 +127,8 @@ def test_nothing_published_yet() -> None:
         assert ask(url, "/-/ready")[0] == 503
         assert ask(url, "/-/healthy")[0] == 200
         assert told(url, "/v1/decisions") == (200, [])
-        assert "known: none yet" in told(url, "/v1/models/m/versions/v/decision")[1]["error"]
+        status, found = told(url, "/v1/models/m/versions/v/decision")
+        assert (status, found["error"]) == (503, "the agent is starting: it has not turned once")
         families = {family.name: family for family in text_families(ask(url, "/metrics")[2].decode())}
         assert set(families) >= set(CATALOGUE)
         assert [sample.value for sample in families["poisonwatch_build_info"].samples] == [1]
