@@ -43,6 +43,16 @@ class StdinSourceConfig(_SourcePart):
         return "stdin"
 
 
+AGENTS_OWN = (
+    *("/metrics", "/-/", "/flagger"),
+    *(
+        f"/v1/{name}"
+        for name in ("alerts", "decisions", "evidence", "journal", "models", "openapi.json", "overrides", "triggers")
+    ),
+)
+"""How paths begin that the agent answers itself."""
+
+
 class HttpSourceConfig(_SourcePart):
     """What is posted to the agent: NDJSON, JSON or CloudEvents, plain or compressed by gzip or zstd."""
 
@@ -67,7 +77,7 @@ class HttpSourceConfig(_SourcePart):
     @field_validator("path")
     @classmethod
     def _free(cls, path: str) -> str:
-        if path == "/" or path.startswith(("/metrics", "/-/", "/v1/decisions", "/v1/triggers", "/v1/models")):
+        if path == "/" or path.startswith(AGENTS_OWN):
             msg = "this path is the agent's own: choose one like /v1/predictions"
             raise ValueError(msg)
         return path
