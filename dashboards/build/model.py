@@ -21,7 +21,7 @@ from dashboards.build.looks import (
     tiles,
 )
 from dashboards.build.page import chosen, new_page
-from dashboards.build.queries import decision, increase, of, rate, share
+from dashboards.build.queries import decision, increase, of, rate, share, with_the_log
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -131,9 +131,9 @@ def _evidence(page: Dashboard) -> Dashboard:
             lines(
                 "Evidence by group of signals",
                 "In nats: at 0 (red from there on) the budget of false pages allows an alert; -2.3 is a tenth of the way. Only what the "
-                "loop has judged lately is here. No version: it concerns the log as a whole.",
+                "loop has judged lately is here. (log): it concerns the log as a whole.",
                 Target(
-                    f"max by (model_version, group) ({of('poisonwatch_evidence_log', **AND_THE_LOG)})",
+                    with_the_log(f"max by (model_version, group) ({of('poisonwatch_evidence_log', **AND_THE_LOG)})"),
                     "{{model_version}} {{group}}",
                 ),
                 unit="none",
@@ -149,7 +149,7 @@ def _evidence(page: Dashboard) -> Dashboard:
                 "How far the strongest indicator of a group departs from what the reference expects, in log-odds: 0.7 doubles the odds, -0.7 "
                 "halves them. It is 0 while its evidence is negligible.",
                 Target(
-                    f"max by (model_version, group) ({of('poisonwatch_effect_log_odds', **AND_THE_LOG)})",
+                    with_the_log(f"max by (model_version, group) ({of('poisonwatch_effect_log_odds', **AND_THE_LOG)})"),
                     "{{model_version}} {{group}}",
                 ),
                 unit="none",
@@ -179,7 +179,9 @@ def _evidence(page: Dashboard) -> Dashboard:
                 "Open alerts",
                 "Alerts by version, severity and state.",
                 Target(
-                    f"sum by (model_version, severity, state) ({of('poisonwatch_alerts', **AND_THE_LOG)}) > 0",
+                    with_the_log(
+                        f"sum by (model_version, severity, state) ({of('poisonwatch_alerts', **AND_THE_LOG)}) > 0"
+                    ),
                     "{{model_version}} {{severity}} {{state}}",
                 ),
                 unit="none",

@@ -24,7 +24,7 @@ from dashboards.build.looks import (
     tiles,
 )
 from dashboards.build.page import chosen, new_page
-from dashboards.build.queries import SAME, STALE, decision, of, rate
+from dashboards.build.queries import SAME, STALE, decision, of, rate, with_the_log
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -198,7 +198,10 @@ def _course(page: Dashboard) -> Dashboard:
                 "Strongest evidence of each version",
                 "The strongest group of signals, in nats: at 0 (red from there on) the budget of false pages allows an alert; -2.3 is a "
                 "tenth of the way. The page of the model tells the groups apart.",
-                Target(f"max by (model, model_version) ({of('poisonwatch_evidence_log', model=MODELS)})", BY_VERSION),
+                Target(
+                    with_the_log(f"max by (model, model_version) ({of('poisonwatch_evidence_log', model=MODELS)})"),
+                    BY_VERSION,
+                ),
                 unit="none",
                 decimals=1,
                 line_at=(0.0, RED),

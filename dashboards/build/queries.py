@@ -43,3 +43,8 @@ def decision(**labels: str) -> str:
     code = f"sum without (decision) ({hold} or 2 * {rollback})"
     fresh, stale = (f"on (job, instance) group_left () ({heartbeat} {sign} bool {STALE})" for sign in ("<", ">="))
     return f"max by (model, model_version) (({code}) * {fresh} + {stale} * 3)"
+
+
+def with_the_log(expression: str) -> str:
+    """What concerns no version but the log as a whole is called so; an empty name would be no name."""
+    return f'label_replace({expression}, "model_version", "(log)", "model_version", "")'
