@@ -35,8 +35,6 @@ class Answers:
     """Status of POST /flagger/rollback."""
 
 
-
-
 class End(Enum):
     """How far a rollout came."""
 
@@ -101,6 +99,11 @@ def _value(node: ast.expr, result: Any) -> Any:
             return len(_value(inner, result))
         case ast.Call(func=ast.Name(id="isNaN"), args=[inner]):
             return math.isnan(_value(inner, result))
+    return _truth(node, result)
+
+
+def _truth(node: ast.expr, result: Any) -> bool:
+    match node:
         case ast.UnaryOp(op=ast.Not(), operand=inner):
             return not _value(inner, result)
         case ast.BoolOp(op=ast.And(), values=parts):
@@ -114,7 +117,8 @@ def _value(node: ast.expr, result: Any) -> Any:
 
 def _compared(compare: ast.cmpop, left: Any, right: Any) -> bool:
     if isinstance(left, str) != isinstance(right, str):
-        raise ConditionError(f"{left!r} and {right!r} are of different kinds")
+        msg = f"{left!r} and {right!r} are of different kinds"
+        raise ConditionError(msg)
     names: dict[type[ast.cmpop], bool] = {
         ast.Eq: left == right,
         ast.NotEq: left != right,

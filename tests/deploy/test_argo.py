@@ -67,7 +67,10 @@ def test_stories(kind: str, name: str) -> None:
 @given(states=st.lists(st.sampled_from(State), min_size=1), kind=st.sampled_from(KINDS))
 def test_any_course_of_states(states: list[State], kind: str) -> None:
     """Whatever happens in whatever order, for ever: promotion takes keeps, an abort takes a rollback."""
-    story = lambda check: states[check % len(states)]  # noqa: E731
+
+    def story(check: int) -> State:
+        return states[check % len(states)]
+
     said = [heard(kind, story(check)) for check in range(LONG)]
     outcome = played(kind, story)
     if outcome.end is End.PROMOTED:
@@ -128,7 +131,9 @@ def test_a_background_analysis_alone_promotes_on_silence(kind: str) -> None:
     canary["steps"] = [{"setWeight": 10}, {"pause": {"duration": "10m"}}]
     for name in (f"poisonwatch-gate{'-web' * (kind == 'web')}", canary["analysis"]["templates"][0]["templateName"]):
         canary["analysis"]["templates"][0]["templateName"] = name
-        assert Argo(rollout, templates).play(world(STORIES["the agent is dead from the start"]), 100).end is End.PROMOTED
+        assert (
+            Argo(rollout, templates).play(world(STORIES["the agent is dead from the start"]), 100).end is End.PROMOTED
+        )
 
 
 @pytest.mark.parametrize(
