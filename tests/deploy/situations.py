@@ -43,7 +43,7 @@ class State(Enum):
 
 S = State
 
-AFTER = 10
+AFTER = 5
 """Checks after which a story turns."""
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.deploy.controllers import Answers, Argo, ConditionError, End, Phase, condition, measured
 from tests.deploy.manifests import DEPLOY, documents
-from tests.deploy.situations import STORIES, S, State, world
+from tests.deploy.situations import AFTER, STORIES, S, State, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ def test_the_guard_ends_a_pause(kind: str) -> None:
     canary = rollout["spec"]["strategy"]["canary"]
     canary["steps"].insert(1, {"pause": {"duration": "1h"}})
     story = world(STORIES["keep, then rollback"])
-    assert Argo(rollout, templates).play(story, LONG).checks == 11
+    assert Argo(rollout, templates).play(story, LONG).checks == AFTER + 1
     del canary["analysis"]
     assert Argo(rollout, templates).play(world(STORIES["keep, then rollback"]), LONG).checks == 121
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from poisonwatch.sinks.prometheus import CATALOGUE
+from poisonwatch.types import Action
 from tests.deploy.manifests import manifests
 from tests.system.programs import tool
 
@@ -58,6 +59,7 @@ def test_there_is_one_copy_of_the_query() -> None:
     assert len(set(QUERIES.values())) == 1
     assert "#" not in QUERY, "Flagger puts the query on one line: a comment would swallow the rest"
     assert set(re.findall(r"poisonwatch_\w+", QUERY)) <= set(CATALOGUE)
+    assert set(re.findall(r'decision!?="(\w+)"', QUERY)) <= set(Action)
     assert set(re.findall(r"(\w+)!?=", QUERY)) == {*CATALOGUE["poisonwatch_decision"].labels}
 
 
