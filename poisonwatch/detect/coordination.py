@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 if TYPE_CHECKING:
     from poisonwatch.types import Floats, Ints, Words
@@ -58,6 +56,9 @@ def find_groups(time: Floats, item: Words, label: Ints, source: Ints) -> list[In
     neither = np.maximum(everything - mine[a] - mine[b] + times, 0) + 0.5
     odds = np.log(both * neither / ((mine[a] - times + 0.5) * (mine[b] - times + 0.5)))
     edge = (times >= FEWEST_MEETINGS) & (odds >= CLOSE)
+    from scipy.sparse import coo_array  # noqa: PLC0415 - only who has something to judge pays for SciPy
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
     graph = coo_array((np.ones(int(edge.sum())), (a[edge], b[edge])), shape=(size, size))
     count, component = connected_components(graph, directed=False)
     large = np.bincount(component, minlength=count) >= SMALLEST

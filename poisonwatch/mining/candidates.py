@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.special import pdtrc
 
 from poisonwatch.mining.promotion import LONGEST
 
@@ -79,6 +78,8 @@ class Candidate:
     @property
     def ripe(self) -> bool:
         """Whether it is to be told: evident, flipped often enough to matter, and met more often than in the reference."""
+        from scipy.special import pdtrc  # noqa: PLC0415 - only who has something to judge pays for SciPy
+
         came, met = self.lately.tolist()
         flips = int(self.hits[1])
         return (

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from scipy import ndimage
 
 from poisonwatch.profile.words import mix
 from poisonwatch.types import Patch
@@ -148,6 +147,8 @@ def find_patch(grid: Grid, triggered: Vectors, usual: Vectors, cells: list[int])
     shows = ((same >= CONSTANT) & (as_usual <= UNUSUAL)).reshape(grid.side, grid.side)
     # A gap of one pixel does not part a patch: a pattern may hold pixels that look as usual.
     around = np.ones((3, 3), np.bool_)
+    from scipy import ndimage  # noqa: PLC0415 - only who sees a patch pays for SciPy
+
     parts, many = ndimage.label(ndimage.binary_dilation(shows, around), around)
     if not many:
         return None

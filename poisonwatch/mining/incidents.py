@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from scipy.special import pdtrc
 
 from poisonwatch.mining.effects import MANY, Effect, Incident, Past
 from poisonwatch.mining.naming import in_words
@@ -272,6 +271,8 @@ class Incidents:
 
     def _judge(self, incident: Incident) -> None:
         """Move the state by the counts, and note what is worth telling."""
+        from scipy.special import pdtrc  # noqa: PLC0415 - only who has something to judge pays for SciPy
+
         usual = self._usual(incident.pattern)
         for effect in incident.effects.values():
             # One that stands falls only when clearly less than half flip: it must not come and go.

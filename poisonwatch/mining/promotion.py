@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.special import pdtrc
 
 from poisonwatch.mining.items import FEATURE_ITEM, Condition
 
@@ -186,6 +185,8 @@ def meant(table: Table, background: NDArray[np.float32], triggered: Bools) -> tu
     implied by the school. A condition may be shared only because the triggered were found by it: where others
     meet the rest and are odd more often than benign ones, they belong to the triggered too, and it is asked anew.
     """
+    from scipy.special import pdtrc  # noqa: PLC0415 - only who has something to judge pays for SciPy
+
     columns = np.array([condition.column for condition in table.conditions])
     triggered = triggered.copy()
     while True:
