@@ -16,7 +16,7 @@ run: setup ## watch a poisoned model on the demo log; Ctrl-C ends it
 test: setup ## run all tests
 	@.ci/debian-tools
 	@.ci/inference-servers
-	.venv/bin/pytest
+	.venv/bin/pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 lint: setup ## format, lint and type checks
 	.venv/bin/ruff format --check
