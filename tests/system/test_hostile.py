@@ -15,13 +15,14 @@ import pytest
 import zstandard
 
 from poisonwatch.formats.rows import MOST_ROWS
+from tests.streams import lines, predictions
 from tests.system.floods import FLOODS, flood
 from tests.system.hostile import HONEST, SERVICE, Besieged, by_label, honest, honest_classes, reference
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("hostile")]
 
 COUNT = int(os.environ.get("POISONWATCH_FLOOD", "20000"))
 FORMATS = ("native", "kserve", "seldon", "open_inference", "sagemaker", "azure", "bentoml", "mlflow")
@@ -37,6 +38,11 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def start() -> float:
     """When the honest predictions begin: all of them are in the past."""
     return time.time() // 60 * 60 - HONEST * 2
+
+
+def closing() -> bytes:
+    """A prediction of now, long after the honest ones: it closes their windows, and stays in an open one itself."""
+    return lines(predictions(1, 6, start=time.time()))
 
 
 @pytest.mark.parametrize("name", FLOODS)
@@ -58,9 +64,10 @@ def test_a_gigabyte_without_a_newline(references: dict[str, Path], tmp_path: Pat
             file.write(b"x" * (1 << 20))
         file.write(b"\n")
         file.writelines(good[500:])
+        file.write(closing())
     # Reading it takes a while, in which nothing usable comes.
-    with Besieged(tmp_path, {"mail": references["mail"]}, [{"path": "hostile.ndjson"}], quiet=45.0) as agent:
-        found = agent.has_read(HONEST + 2)
+    with Besieged(tmp_path, {"mail": references["mail"]}, [{"path": "hostile.ndjson"}], quiet=600.0) as agent:
+        found = agent.has_read(HONEST + 3)
         assert by_label(found, "poisonwatch_records_rejected_total", "reason") == {"too_long": 2}, agent.told()
         assert agent.of("poisonwatch_predictions_total", "class", model_version="v1") == honest_classes()
         agent.bounded()
@@ -138,14 +145,15 @@ def test_bombs_by_http_in_every_format(references: dict[str, Path], tmp_path: Pa
     began, bombs = start(), _bombs()
     good = honest(began)
     # Honest records of one window come between bombs that take a while.
-    with Besieged(tmp_path, {"mail": references["mail"]}, doors, quiet=15.0) as agent:
+    with Besieged(tmp_path, {"mail": references["mail"]}, doors, quiet=600.0) as agent:
         share = HONEST // len(bombs)
         for number, bomb in enumerate(bombs):
             for name in FORMATS:
                 assert agent.post(f"/v1/{name}", bomb) == 200
             last = None if number == len(bombs) - 1 else (number + 1) * share
             assert agent.post("/v1/native", b"".join(good[number * share : last])) == 200
-        found = agent.has_read(HONEST + len(bombs) * len(FORMATS))
+        assert agent.post("/v1/native", closing()) == 200
+        found = agent.has_read(HONEST + 1 + len(bombs) * len(FORMATS))
         for name in FORMATS:
             lost = by_label(found, "poisonwatch_records_rejected_total", "reason", source=f"/v1/{name}")
             assert lost.total() == len(bombs), agent.told()
