@@ -177,9 +177,10 @@ class Server:
 def _program(server: str, arguments: Sequence[str], folder: Path, *variables: str) -> Program:
     """A server's program, in which the modules of the runtimes can be imported; `variables` are more of its environment."""
     path = f"PYTHONPATH={RUNTIMES}"
-    # Nothing of this environment leaks into that one, and no bytecode into the checkout.
+    # Nothing of this environment leaks into that one, and no bytecode into the checkout: what is compiled is kept in .tools.
     kept = [f"{name}={os.environ[name]}" for name in ("PATH", "HOME", "LANG") if name in os.environ]
-    command = ["env", "-i", *kept, path, "PYTHONDONTWRITEBYTECODE=1", *variables, environment(server), *arguments]
+    bytecode = f"PYTHONPYCACHEPREFIX={ROOT / '.tools' / 'bytecode'}"
+    command = ["env", "-i", *kept, path, bytecode, *variables, environment(server), *arguments]
     return Program(command, folder)
 
 
