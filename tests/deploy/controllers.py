@@ -1,6 +1,7 @@
 """What Argo Rollouts and Flagger do with an answer: their documented rules, played over the manifests that are shipped.
 
-Argo Rollouts: `analysis/analysis.go`, `utils/evaluate`, the `prometheus` and `web` providers and `docs/features/analysis.md`.
+Argo Rollouts: `analysis/analysis.go`, `utils/evaluate`, the `prometheus` and `web` providers, `validation_references.go` and
+`docs/features/analysis.md`.
 Flagger: `pkg/controller/scheduler.go`, `scheduler_hooks.go`, `scheduler_metrics.go`, `webhook.go` and the Prometheus provider.
 Where versions differ, or the documents leave it open, what is worse for us is played.
 """

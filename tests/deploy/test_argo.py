@@ -81,10 +81,40 @@ def test_any_course_of_states(states: list[State], kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_old_argo_that_drops_the_limit_of_successes_never_promotes(kind: str) -> None:
-    """Before 1.8 the field is unknown and is dropped: without `count` the step never ends, instead of ending well."""
+def test_what_argo_demands_of_a_template(kind: str) -> None:
+    """One provider; for a step a count, with an interval; and no limit that is above the count but that of errors."""
+    rollout, templates = shipped(kind)
+    steps = {step["analysis"]["templates"][0]["templateName"] for step in _steps(rollout) if "analysis" in step}
+    for name, template in templates.items():
+        for metric in template["spec"]["metrics"]:
+            assert len(metric["provider"]) == 1
+            assert "interval" in metric
+            assert ("count" in metric) == (name in steps)
+            limits = ("failureLimit", "inconclusiveLimit", "consecutiveSuccessLimit")
+            assert all(0 <= metric.get(limit, 0) <= metric.get("count", math.inf) for limit in limits)
+
+
+def _steps(rollout: Document) -> list[Document]:
+    steps: list[Document] = rollout["spec"]["strategy"]["canary"]["steps"]
+    return steps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_run_reaches_its_count(kind: str) -> None:
+    """The longest run: nineteen keeps, a hold, and so on. It ends with a question to a person, before its count."""
+    outcome = Argo(*shipped(kind)).play(world(lambda check: S.HOLD if check % KEEPS == KEEPS - 1 else S.KEEP), 20_000)
+    assert outcome.end is End.PAUSED
+    [metric] = shipped(kind)[1][f"poisonwatch-gate{'-web' * (kind == 'web')}"]["spec"]["metrics"]
+    assert outcome.checks < metric["count"]
+    assert metric["count"] > (metric["inconclusiveLimit"] + 1) * metric["consecutiveSuccessLimit"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_old_argo_that_drops_the_limit_of_successes(kind: str) -> None:
+    """Before 1.8 the field is unknown and is dropped: keeps promote, but it takes the count of them."""
     old = ("consecutiveSuccessLimit",)
-    assert played(kind, STORIES["keep throughout"], unknown=old).end is End.WAITING
+    outcome = Argo(*shipped(kind), old).play(world(STORIES["keep throughout"]), 30_000)
+    assert (outcome.end, outcome.checks) == (End.PROMOTED, 20_000)
     assert played(kind, STORIES["hold for ever"], unknown=old).end is End.PAUSED
     assert played(kind, STORIES["keep, then rollback"], unknown=old).end is End.ABORTED
 
