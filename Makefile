@@ -2,7 +2,7 @@
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check fuzz bench bench-detection bench-scenarios bench-triggers lock clean
+.PHONY: help setup run tools test lint check fuzz bench bench-detection bench-scenarios bench-triggers lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -13,9 +13,11 @@ setup: ## make .venv with everything that is pinned, and poisonwatch itself
 run: setup ## watch a poisoned model on the demo log; Ctrl-C ends it
 	.venv/bin/poisonwatch demo
 
-test: setup ## run all tests
+tools: setup ## fetch the programs that the tests start
 	@.ci/debian-tools
 	@.ci/inference-servers
+
+test: tools ## run all tests
 	.venv/bin/pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 lint: setup ## format, lint and type checks
@@ -23,7 +25,9 @@ lint: setup ## format, lint and type checks
 	.venv/bin/ruff check
 	.venv/bin/mypy
 
-check: lint test ## all that has to hold before a commit lands
+check: ## all that has to hold before a commit lands
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line lint tools
+	@$(MAKE) --no-print-directory test
 
 fuzz: setup ## run every fuzzer for FUZZ_SECONDS (60) each; what breaks one is left in .fuzz
 	.venv/bin/python -m tests.fuzz
