@@ -16,8 +16,11 @@ from poisonwatch.types import Action, AlertState, Cause, Reason, Severity, Sign,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PRINTABLE = r"^[^\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*\S[^\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*$"
-"""Text on one line with something on it, and nothing that turns or hides what stands beside it."""
+_HIDDEN = r"\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+"""Control characters, ends of lines, and what turns or hides what stands beside it."""
+
+PRINTABLE = rf"^[^{_HIDDEN}]*[^\s{_HIDDEN}][^{_HIDDEN}]*$(?!\n)"
+"""Text on one line with something on it."""
 
 SHORTEST, LONGEST = 60.0, 30 * 86400.0
 """Seconds for which an override may stand."""

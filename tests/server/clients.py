@@ -44,6 +44,7 @@ def get(
     *,
     tls: ssl.SSLContext | None = None,
     method: str = "GET",
+    body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Status, headers and body of an answer over a connection of its own."""
@@ -51,7 +52,7 @@ def get(
         HTTPConnection(address, timeout=30) if tls is None else HTTPSConnection(address, timeout=30, context=tls)
     )
     try:
-        connection.request(method, path, headers=dict(headers or {}))
+        connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     finally:
