@@ -345,6 +345,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     page, one unit is one nat. `effect` is in log-odds, signed, of the first subject, between `expected` and `rate`;
     `floor` the size below which it does not matter. `n` predictions since `onset`; `second_onset` is when another method
     says that it began. `signs` say what else was seen. `told` is a sentence of the finder's own, where rates do not say it.
+    `affected` is the share of the version's predictions since the onset that are touched, where the finder knows it better than the rates do.
     """
 
     model: str
@@ -361,6 +362,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     second_onset: float | None = None
     signs: tuple[Sign, ...] = ()
     told: str = ""
+    affected: float | None = None
 
 
 class AlertState(StrEnum):

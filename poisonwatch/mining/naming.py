@@ -45,9 +45,9 @@ def in_a_sentence(trigger: Trigger, version: str, *, awaited: bool | None = None
     counted = ""
     if own is not None:
         share = f" ({_percent(trigger.share)} of its traffic)" if version == trigger.model_version else ""
-        since = np.datetime_as_string(np.datetime64(int(trigger.first_seen), "s"), unit="m")
+        since = str(np.datetime_as_string(np.datetime64(int(trigger.first_seen), "s"), unit="m")).replace("T", " ")
         counted = (
-            f": {own.flipped} of {own.answered} such predictions{share} since {since} would have been something else"
+            f": {own.flipped} of {own.answered} such predictions{share} since {since} UTC would have been something else"
         )
     told = "".join(f"; {part}" for part in _of_others(trigger, version))
     answers = f"{trigger.model} {version} answers '{_short(trigger.label)}' where {where}"

@@ -156,6 +156,7 @@ class Triggers:
                 subjects=subjects,
                 signs=tuple(signs),
                 told=in_a_sentence(miner.describe(first), version, awaited=awaited),
+                affected=min(1.0, effect.answered / effect.predictions) if effect.predictions else None,
             )
         ]
 
