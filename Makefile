@@ -2,7 +2,7 @@
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tools test lint check fuzz bench bench-detection bench-scenarios bench-triggers lock clean
+.PHONY: help setup run tools test lint check fuzz bench bench-detection bench-scenarios bench-triggers dashboards pictures lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -46,6 +46,14 @@ bench-scenarios: setup ## replay attacks and honest changes on real data; a quar
 bench-triggers: setup ## play triggers, and what looks like one, on real data; hours, and goes on where it was stopped
 	.venv/bin/python -m benchmarks.triggers
 	.venv/bin/python -m benchmarks.triggers.strip
+
+dashboards: setup ## write the dashboards' JSON anew from their code
+	.venv/bin/python -m dashboards.build
+
+pictures: setup ## draw the dashboards with Grafana's own code; wants node, npm and chromium
+	@.ci/debian-tools
+	@.ci/panels
+	.venv/bin/python -m tests.dashboards.pictures
 
 lock: setup ## pin the environments of development and of the tests' servers again, at the newest versions that fit
 	.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \

@@ -8,6 +8,7 @@ from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, 
 from grafana_foundation_sdk.builders.dashboard import FieldColor, ThresholdsConfig
 from grafana_foundation_sdk.models.common import (
     BarGaugeDisplayMode,
+    BarGaugeNamePlacement,
     BigValueColorMode,
     BigValueGraphMode,
     BigValueTextMode,
@@ -144,8 +145,9 @@ def lines(
     stepped: bool = False,
     decimals: int | None = None,
     axis: str = "",
+    beside: bool = False,
 ) -> timeseries.Panel:
-    """Series over time. `line_at` draws a threshold and colours what lies above it."""
+    """Series over time. `line_at` draws a threshold and colours what lies above it; `beside` puts the legend there, for many series."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -163,9 +165,11 @@ def lines(
         .legend(
             common.VizLegendOptions()
             .display_mode(LegendDisplayMode.TABLE)
-            .placement(LegendPlacement.BOTTOM)
+            .placement(LegendPlacement.RIGHT if beside else LegendPlacement.BOTTOM)
             .show_legend(True)
             .calcs(["lastNotNull"])
+            .sort_by("Last *")
+            .sort_desc(True)
         )
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
     )
@@ -208,6 +212,7 @@ def bars(
         .thresholds(steps(*thresholds))
         .color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
         .display_mode(BarGaugeDisplayMode.BASIC)
+        .name_placement(BarGaugeNamePlacement.TOP)
         .orientation(VizOrientation.HORIZONTAL)
         .show_unfilled(True)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
@@ -227,7 +232,7 @@ class Column(NamedTuple):
     wraps: bool = False
     link: str = ""
     decimals: int | None = None
-    no_value: str = ""
+    no_value: str = "-"
 
 
 def rows(
@@ -240,10 +245,12 @@ def rows(
     width: int = 24,
     height: int = 7,
     no_value: str = "",
+    sorted_by: Sequence[tuple[str, bool]] = (),
 ) -> table.Panel:
     """A table of what holds now, with `columns` in this order and `hidden` left out.
 
     Several targets are put side by side where all that they share is equal; with `by`, where this one label is.
+    `sorted_by` are columns as they are shown, the first counts most, and whether the largest comes first.
     """
     panel = (
         table.Panel()
@@ -260,6 +267,10 @@ def rows(
         .color_scheme(FieldColor().mode(FieldColorModeId.THRESHOLDS))
     )
     panel = panel.no_value(no_value) if no_value else panel
+    if sorted_by:
+        panel = panel.sort_by(
+            [common.TableSortByFieldState().display_name(name).desc(down) for name, down in sorted_by]
+        )
     if len(targets) > 1:
         how = (
             DataTransformerConfig(id_val="joinByField", options={"byField": by[0], "mode": "outer"})
@@ -279,8 +290,7 @@ def rows(
         )
     )
     for column in columns:
-        properties = _properties(column)
-        panel = panel.override_by_name(column.shown, properties) if properties else panel
+        panel = panel.override_by_name(column.shown, _properties(column))
     return panel
 
 
@@ -290,15 +300,19 @@ def _properties(column: Column) -> list[DynamicConfigValue]:
         found.append(DynamicConfigValue(id_val="unit", value=column.unit))
     if column.decimals is not None:
         found.append(DynamicConfigValue(id_val="decimals", value=column.decimals))
-    if column.no_value:
-        found.append(DynamicConfigValue(id_val="noValue", value=column.no_value))
+    # What the table says when it is empty is not what an empty cell says.
+    found.append(DynamicConfigValue(id_val="noValue", value=column.no_value))
     if column.width:
         found.append(DynamicConfigValue(id_val="custom.width", value=column.width))
     if column.mappings is not None:
         found.append(DynamicConfigValue(id_val="mappings", value=column.mappings))
-        found.append(DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-background"}))
+        found.append(
+            DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-background", "mode": "basic"})
+        )
     if column.wraps:
+        # Older and newer Grafana look for it in different places.
         found.append(DynamicConfigValue(id_val="custom.cellOptions", value={"type": "auto", "wrapText": True}))
+        found.append(DynamicConfigValue(id_val="custom.wrapText", value=True))
     if column.link:
         found.append(DynamicConfigValue(id_val="links", value=[{"title": column.link, "url": LINKS[column.link]}]))
     return found

@@ -21,7 +21,7 @@ from dashboards.build.looks import (
     tiles,
 )
 from dashboards.build.page import chosen, new_page
-from dashboards.build.queries import decision, increase, of, rate, share, with_the_log
+from dashboards.build.queries import DEEP, decision, increase, of, rate, share, with_the_log
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -72,8 +72,8 @@ def _now(page: Dashboard) -> Dashboard:
                 "What to do with each version now; see the overview for the reasons. Empty: no agent answers.",
                 Target(decision(**THESE), VERSION),
                 unit="none",
-                width=8,
-                height=7,
+                width=6,
+                height=6,
                 mappings=DECISIONS,
                 named=True,
                 no_value="NOBODY WATCHES",
@@ -96,7 +96,7 @@ def _now(page: Dashboard) -> Dashboard:
                 ),
                 Target(
                     "histogram_quantile(0.1, sum by (le, model_version) "
-                    f"({increase('poisonwatch_prediction_confidence_ratio_bucket', **THESE)}))"
+                    f"({increase('poisonwatch_prediction_confidence_ratio_bucket', **THESE)})) >= 0"
                 ),
                 Target(f"sum by (model_version) ({increase('poisonwatch_triggered_predictions_total', **THESE)})"),
                 Target(
@@ -108,17 +108,18 @@ def _now(page: Dashboard) -> Dashboard:
                 Target(f"max by (model_version) ({of('poisonwatch_evidence_log', **THESE)})"),
                 by=("model_version",),
                 columns=(
-                    Column("model_version", "Version"),
-                    Column("Value #A", "Predictions", unit="short", decimals=0),
-                    Column("Value #B", "Last one", unit="dateTimeAsIsoNoDateIfToday"),
+                    Column("model_version", "Version", width=90),
+                    Column("Value #A", "Predictions", unit="none", decimals=0, width=110),
+                    Column("Value #B", "Last one", unit="dateTimeAsIsoNoDateIfToday", width=170),
                     Column("Value #C", "Flips", unit="percentunit", decimals=2),
-                    Column("Value #D", "Confidence, lowest tenth", unit="percentunit", decimals=1),
-                    Column("Value #E", "With a trigger", unit="short", decimals=0),
+                    Column("Value #D", "Lowest-tenth confidence", unit="percentunit", decimals=1, width=190),
+                    Column("Value #E", "With a trigger", unit="none", decimals=0),
                     Column("Value #F", "Wrong by labels", unit="percentunit", decimals=2, no_value="no labels"),
-                    Column("Value #G", "Strongest evidence", unit="none", decimals=1),
+                    Column("Value #G", "Evidence", unit="none", decimals=1),
                 ),
-                width=16,
-                height=7,
+                sorted_by=(("Version", False),),
+                width=18,
+                height=6,
             )
         )
     )
@@ -139,8 +140,11 @@ def _evidence(page: Dashboard) -> Dashboard:
                 unit="none",
                 decimals=1,
                 line_at=(0.0, RED),
+                least=DEEP,
                 axis="nats",
-                height=11,
+                width=24,
+                height=10,
+                beside=True,
             )
         )
         .with_panel(
@@ -155,7 +159,9 @@ def _evidence(page: Dashboard) -> Dashboard:
                 unit="none",
                 decimals=1,
                 axis="log-odds",
-                height=11,
+                width=24,
+                height=9,
+                beside=True,
             )
         )
         .with_panel(
@@ -164,7 +170,7 @@ def _evidence(page: Dashboard) -> Dashboard:
                 "Population stability index of the columns whose recent values are furthest from the reference. It raises no alert: it "
                 "says where to look. By custom, above 0.1 is worth a look and above 0.25 is a shift.",
                 Target(
-                    f"sort_desc(topk(10, max by (model_version, column) ({of('poisonwatch_distance', **THESE, distance='psi')})))",
+                    f"sort_desc(topk(8, max by (model_version, column) ({of('poisonwatch_distance', **THESE, distance='psi')})))",
                     "{{model_version}} {{column}}",
                 ),
                 unit="none",
@@ -204,8 +210,8 @@ def _answers(page: Dashboard) -> Dashboard:
                 "Share of each class",
                 "How often each version gives each class, of all that it answers.",
                 Target(
-                    f"sum by (model_version, class) ({predictions}) / on (model_version) group_left () "
-                    f"(sum by (model_version) ({predictions}) > 0)",
+                    f"(sum by (model_version, class) ({predictions}) > 0) / on (model_version) group_left () "
+                    f"sum by (model_version) ({predictions})",
                     "{{model_version}} {{class}}",
                 ),
                 unit="percentunit",
@@ -228,9 +234,11 @@ def _answers(page: Dashboard) -> Dashboard:
                 "Confidence",
                 "Half of the predictions lie above the median, nine tenths above the lowest tenth. Between the buckets, which are cut at the "
                 "reference's quantiles, it is interpolated.",
-                Target(f"histogram_quantile(0.5, sum by (le, model_version) ({buckets}))", "{{model_version}} median"),
                 Target(
-                    f"histogram_quantile(0.1, sum by (le, model_version) ({buckets}))",
+                    f"histogram_quantile(0.5, sum by (le, model_version) ({buckets})) >= 0", "{{model_version}} median"
+                ),
+                Target(
+                    f"histogram_quantile(0.1, sum by (le, model_version) ({buckets})) >= 0",
                     "{{model_version}} lowest tenth",
                 ),
                 unit="percentunit",
@@ -326,7 +334,7 @@ def _truth(page: Dashboard) -> Dashboard:
                 "Sources of labels, or what they share, that no honest source would resemble. Do not retrain on their labels.",
                 Target(f"max({of('poisonwatch_feedback_accused_sources', **of_model)})"),
                 thresholds=HEALTHY_FROM_ZERO,
-                width=4,
+                width=8,
             )
         )
         .with_panel(
@@ -337,7 +345,7 @@ def _truth(page: Dashboard) -> Dashboard:
                 Target(f"min({of('poisonwatch_feedback_agreement_ratio', **of_model)})"),
                 unit="none",
                 decimals=2,
-                width=4,
+                width=8,
                 thresholds=((None, RED), (0.4, YELLOW), (0.6, GREEN)),
             )
         )
@@ -347,7 +355,7 @@ def _truth(page: Dashboard) -> Dashboard:
                 "Share of the predictions that are kept until their label comes; beyond the size of the store they are sampled.",
                 Target(f"min({of('poisonwatch_feedback_waiting_ratio', **of_model)})"),
                 unit="percentunit",
-                width=4,
+                width=8,
                 thresholds=((None, RED), (0.1, YELLOW), (0.5, GREEN)),
             )
         )
@@ -392,8 +400,8 @@ def _ground(page: Dashboard) -> Dashboard:
         )
         .with_panel(
             tiles(
-                "Reference learned from live traffic",
-                "Such a reference may have been poisoned itself: nothing proves it.",
+                "Reference unproven",
+                "The reference was learned from live traffic: it may have been poisoned itself.",
                 Target(f"max({of('poisonwatch_reference_unproven', **of_model)})"),
                 unit="none",
                 width=4,
@@ -422,7 +430,7 @@ def _ground(page: Dashboard) -> Dashboard:
         )
         .with_panel(
             tiles(
-                "More triggers than are kept apart",
+                "Too many triggers",
                 "Whether more triggers were found than can be told apart.",
                 Target(f"max({of('poisonwatch_trigger_mining_saturated', **of_model)})"),
                 unit="none",
@@ -432,7 +440,7 @@ def _ground(page: Dashboard) -> Dashboard:
         )
         .with_panel(
             tiles(
-                "Records until a trigger surfaces",
+                "Records to surface",
                 "So many triggered records a simulated trigger took to surface. Empty: no number would do.",
                 Target(f"max({of('poisonwatch_trigger_needs_records', **of_model)})"),
                 width=4,

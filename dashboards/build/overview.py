@@ -24,7 +24,7 @@ from dashboards.build.looks import (
     tiles,
 )
 from dashboards.build.page import chosen, new_page
-from dashboards.build.queries import SAME, STALE, decision, of, rate, with_the_log
+from dashboards.build.queries import DEEP, SAME, STALE, decision, of, rate, with_the_log
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -112,7 +112,7 @@ def _now(page: Dashboard) -> Dashboard:
         )
         .with_panel(
             tiles(
-                "Agents out of reach",
+                "Out of reach",
                 "Agents that Prometheus knows and could not scrape the last time.",
                 Target('count(up{job=~"$job", instance=~"$instance"} == 0) or vector(0)'),
                 width=3,
@@ -135,13 +135,14 @@ def _now(page: Dashboard) -> Dashboard:
                     Column("model_version", "Version", width=80),
                     Column("decision", "Decision", width=110, mappings=DECISION_NAMES),
                     Column("target", "Target", width=80),
-                    Column("Value", "Since", width=160, unit=SINCE),
+                    Column("Value", "Since", width=170, unit=SINCE),
                     Column("reason", "Reason", width=170),
                     Column("cause", "Cause", width=120),
                     Column("summary", "In words", wraps=True),
                 ),
-                height=8,
+                height=7,
                 no_value="No agent answers: nobody watches.",
+                sorted_by=(("Since", True),),
             )
         )
     )
@@ -165,14 +166,15 @@ def _alerts(page: Dashboard) -> Dashboard:
                 Column("model", "Model", width=110, link=MODEL_PAGE),
                 Column("model_version", "Version", width=70),
                 Column("cause", "Cause", width=130),
-                Column("Value #A", "Began", width=150, unit=SINCE),
+                Column("Value #A", "Began", width=170, unit=SINCE),
                 Column("Value #B", "Touched", width=80, unit="percentunit", decimals=1, no_value="unknown"),
                 Column("fingerprint", "Fingerprint", width=150),
                 Column("summary", "In words", wraps=True),
             ),
             hidden=("group",),
-            height=10,
+            height=13,
             no_value="No alert is open.",
+            sorted_by=(("Severity", False), ("Began", False)),
         )
     )
 
@@ -205,6 +207,7 @@ def _course(page: Dashboard) -> Dashboard:
                 unit="none",
                 decimals=1,
                 line_at=(0.0, RED),
+                least=DEEP,
                 axis="nats",
             )
         )

@@ -5,6 +5,9 @@ from __future__ import annotations
 STALE = 60
 """Seconds without a turn of the loop after which a decision is old; the agent itself then calls itself unhealthy."""
 
+DEEP = -20
+"""Nats below which it does not matter how far below: nothing at all was found."""
+
 SAME = "job, instance, model, model_version"
 """What a series of a version shares with another one of the same version."""
 

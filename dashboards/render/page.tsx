@@ -5,6 +5,7 @@ import { createRoot } from 'react-dom/client';
 import { firstValueFrom } from 'rxjs';
 import {
   applyFieldOverrides,
+  cacheFieldDisplayNames,
   createTheme,
   dateTime,
   FieldConfigOptionsRegistry,
@@ -37,7 +38,7 @@ page.panels.forEach((panel: any) => panel.fieldConfig?.defaults.thresholds?.step
 
 async function ask(target: any, interval: string) {
   const seconds = { s: 1, m: 60 }[interval.slice(-1)]! * Number(interval.slice(0, -1));
-  const step = Math.max(15, seconds, Math.ceil((to - from) / 800));
+  const step = Math.max(30, seconds, Math.ceil((to - from) / 800));
   const when = target.instant ? `query?time=${to}` : `query_range?start=${from}&end=${to}&step=${step}`;
   const answer = await fetch(`${prometheus}/api/v1/${when}&query=${encodeURIComponent(target.expr)}`);
   const told = await answer.json();
@@ -109,16 +110,18 @@ function options(config: any) {
 
 async function load(panel: any) {
   const several = panel.targets.length > 1;
-  const asked = await Promise.all(panel.targets.map(async (target: any) => ({ target, ...(await ask(target, panel.interval ?? '15s')) })));
+  const asked = await Promise.all(panel.targets.map(async (target: any) => ({ target, ...(await ask(target, panel.interval ?? '30s')) })));
   let frames = asked.flatMap(({ target, rows, step }) =>
     target.format === 'table' ? (rows.length ? [asTable(target, rows, several)] : []) : rows.map((row: any) => asSeries(target, row, step))
   );
   if (panel.transformations && frames.length) {
     frames = await firstValueFrom(transformDataFrame(panel.transformations, frames, { interpolate: replaceVariables }));
   }
-  return applyFieldOverrides({
+  const data = applyFieldOverrides({
     data: frames, fieldConfig: panel.fieldConfig, fieldConfigRegistry: options(panel.fieldConfig), replaceVariables, theme, timeZone: 'utc',
   });
+  cacheFieldDisplayNames(data);
+  return data;
 }
 
 function Content({ panel, data, width, height }: any) {
@@ -135,7 +138,7 @@ function Content({ panel, data, width, height }: any) {
     );
   }
   if (panel.type === 'table') {
-    return <TableNG data={data[0]} width={width} height={height} noHeader={!panel.options.showHeader} cellHeight={panel.options.cellHeight} {...({} as any)} />;
+    return <TableNG data={data[0]} width={width} height={height} noHeader={!panel.options.showHeader} cellHeight={panel.options.cellHeight} initialSortBy={panel.options.sortBy} {...({} as any)} />;
   }
   const values = getFieldDisplayValues({
     fieldConfig: panel.fieldConfig, reduceOptions: panel.options.reduceOptions, replaceVariables, theme, data, timeZone: 'utc',
@@ -149,7 +152,7 @@ function Content({ panel, data, width, height }: any) {
           <BarGauge
             value={value.display} field={value.field} display={value.view?.getFieldDisplayProcessor(value.colIndex)} theme={theme} width={width}
             height={height} orientation={panel.options.orientation} displayMode={panel.options.displayMode} showUnfilled={panel.options.showUnfilled}
-            text={panel.options.text} itemSpacing={8} alignmentFactors={longest(values)}
+            text={panel.options.text} itemSpacing={8} namePlacement={panel.options.namePlacement} alignmentFactors={longest(values)}
           />
         ) : (
           <BigValue

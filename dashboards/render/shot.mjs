@@ -10,8 +10,7 @@ try {
   await page.setViewport({ width: Number(width), height: Number(height) });
   page.on('pageerror', (error) => errors.push(String(error.stack ?? error)));
   page.on('console', (said) => said.type() === 'error' && said.text().startsWith('PANEL') && errors.push(said.text()));
-  // Grafana's font is not in its packages: the browser takes another one.
-  page.on('requestfailed', (request) => request.url().includes('/fonts/') || errors.push(`${request.url()}: ${request.failure()?.errorText}`));
+  page.on('requestfailed', (request) => errors.push(`${request.url()}: ${request.failure()?.errorText}`));
   await page.goto(url, { waitUntil: 'networkidle0', timeout: 60_000 });
   await page.waitForFunction(() => {
     const panels = [...document.querySelectorAll('.panel')];

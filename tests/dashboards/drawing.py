@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PANELS = Path(__file__).parents[2] / ".tools" / "panels"
 """Where `.ci/panels` puts the bundle."""
 
-WIDTH = 1600
+WIDTH = 1400
 CELL = 38
 """Pixels of a row of Grafana's grid, with the gap below it."""
 
@@ -69,6 +69,7 @@ def draw(page: Json, source: Stored, picture: Path, *, light: bool = False) -> l
     """
     browser = chromium()
     assert browser, "there is no Chromium: install it, or name it as CHROMIUM"
+    assert (PANELS / "out" / "main.js").exists(), "nothing to draw with: run .ci/panels"
     out = PANELS / "out"
     task = {
         "page": page,

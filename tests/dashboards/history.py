@@ -28,27 +28,14 @@ if TYPE_CHECKING:
 
     from poisonwatch.agent import App
 
-MODEL = "sms-spam"
 JOB = "poisonwatch"
 INSTANCE = "sms-spam-0:9464"
-SCRAPE = 15.0
+SHOWN = "/var/log/model"
+SCRAPE = 30.0
 """Seconds between two looks at the metrics."""
 
 SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)")
 TARGET = f'job="{JOB}",instance="{INSTANCE}"'
-
-CONFIG = """\
-models:
-  - name: sms-spam
-    reference: reference.ndjson
-sources:
-  - path: predictions.ndjson
-state:
-  checkpoint: agent.checkpoint
-  checkpoint_seconds: 60
-  journal: journal.jsonl
-  dead_letter: dead.jsonl
-"""
 
 
 def demo_log() -> list[tuple[float, bytes]]:
@@ -60,8 +47,9 @@ def demo_log() -> list[tuple[float, bytes]]:
 
 @dataclass
 class History:
-    """Samples by family, in the order in which they were seen."""
+    """Samples by family, in the order in which they were seen; what names `folder` says `SHOWN` instead."""
 
+    folder: Path
     heads: dict[str, list[str]] = field(default_factory=dict)
     samples: dict[str, list[str]] = field(default_factory=dict)
     began: float = 0.0
@@ -73,7 +61,9 @@ class History:
         self.began = self.began or now
         self.ended = now
         family = ""
-        for line in generate_latest(registry_of(app.published)).decode().splitlines():
+        # The folder of a test is another one each time.
+        metrics: str = generate_latest(registry_of(app.published)).decode()  # type: ignore[no-untyped-call]
+        for line in metrics.replace(str(self.folder), SHOWN).splitlines():
             if line.startswith("# EOF"):
                 continue
             if line.startswith("# "):
@@ -90,16 +80,16 @@ class History:
         self.samples.setdefault("up", []).append(f"up{{{TARGET}}} 1 {now:.3f}")
         self.heads.setdefault("up", ["# TYPE up gauge"])
 
-    def write(self, folder: Path) -> Path:
+    def write(self) -> Path:
         """Make the storage of a Prometheus from it: its folder."""
-        text = folder / "history.txt"
+        text = self.folder / "history.txt"
         with text.open("w") as file:
             for family, samples in self.samples.items():
                 # Series one after the other, as the format asks.
                 ordered = sorted(samples, key=lambda sample: sample.rsplit(" ", 2)[0])
                 file.writelines(f"{line}\n" for line in (*self.heads[family], *ordered))
             file.write("# EOF\n")
-        storage = folder / "tsdb"
+        storage = self.folder / "tsdb"
         shutil.rmtree(storage, ignore_errors=True)
         subprocess.run(
             [tool("promtool"), "tsdb", "create-blocks-from", "openmetrics", str(text), str(storage)],
@@ -126,19 +116,19 @@ def settle(app: App, now: float) -> None:
     app.save(now, at_once=False)
 
 
-def watched(folder: Path, config: str, log: list[tuple[float, bytes]], act: Callable[[App, float], Any]) -> History:
+def watched(folder: Path, config: str, log: list[tuple[float, bytes]], act: Callable[[float], Any]) -> History:
     """What the metrics say while the log is written and the agent reads it; `act` is called before every look."""
     lay_out(folder, config)
     path = folder / "predictions.ndjson"
     path.touch()
     app, _ = sidecar(load(folder / "config.yaml"), lambda _: None)
-    history = History()
+    history = History(folder)
     start = log[0][0]
     app.start(start)
     with path.open("ab", buffering=0) as file:
         for now, lines in ticks(log):
             file.write(b"".join(lines))
-            act(app, now)
+            act(now)
             settle(app, now)
             history.look(app, now)
     app.close(history.ended)
@@ -146,7 +136,7 @@ def watched(folder: Path, config: str, log: list[tuple[float, bytes]], act: Call
 
 
 def ticks(log: list[tuple[float, bytes]]) -> Iterator[tuple[float, list[bytes]]]:
-    """The log in pieces of one scrape: the time at the end of a piece, and its lines; and a quarter of an hour of silence after it."""
+    """The log in pieces of one scrape: the time at the end of a piece, and its lines."""
     start, end = log[0][0], log[-1][0]
     place = 0
     for number in range(1, int((end - start) // SCRAPE) + 2):

@@ -26,7 +26,11 @@ class Stored:
 
     def now(self, expression: str) -> dict[str, Any]:
         """What an expression is at the end of the history."""
-        return self._ask("query", query=expression, time=self.ended)
+        return self.at(expression, self.ended)
+
+    def at(self, expression: str, when: float) -> dict[str, Any]:
+        """What an expression is at a time."""
+        return self._ask("query", query=expression, time=when)
 
     def over_time(self, expression: str, step: float) -> dict[str, Any]:
         """What an expression was all along."""
