@@ -23,12 +23,12 @@ import pytest
 from poisonwatch import checkpoint
 from poisonwatch.profile.indicators import OUTCOME
 from poisonwatch.sinks.journal import read
+from tests.folders import Folder, monitor, seen, work
 from tests.kafka_brokers import brokers
 from tests.streams import START, Record, lines, merged, predictions
 from tests.system.nursery import Nursery
 from tests.system.programs import PATIENCE, Series, fetch, series_of, total, value, wait_for
 from tests.system.stateful import Agent, in_peace, same
-from tests.test_agent import Folder, monitor, seen, work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
