@@ -18,7 +18,7 @@ tools: setup ## fetch the programs that the tests start
 	@.ci/inference-servers
 
 test: tools ## run all tests
-	.venv/bin/pytest -n auto --dist loadgroup --no-loadscope-reorder
+	.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup ## format, lint and type checks
 	.venv/bin/ruff format --check

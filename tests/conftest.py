@@ -1,18 +1,18 @@
-"""Settings that hold for every test, and how several processes share them (`pytest -n auto --dist loadgroup`)."""
+"""Settings that hold for every test, and how several processes share them (`pytest -n auto --dist loadfile`)."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    import pytest
 
 # No deadline: machines are shared, and a slow example is no defect.
 settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
-
-TESTS = Path(__file__).parent
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -25,12 +25,6 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) or (isinstance(val, str) and len(val) > 60) else None
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the tests of a file in one process, for what they share; those that take long are free, if their file says no more."""
-    if item.get_closest_marker("xdist_group") is None and item.get_closest_marker("slow") is None:
-        item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(TESTS).with_suffix(""))))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the long ones, so that none is left over when the others have ended; pytest-randomly has shuffled them."""
+    """Begin with the files of long tests, so that none is left over when the others have ended; pytest-randomly has shuffled them."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

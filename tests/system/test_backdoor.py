@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tests.system.programs import Series
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("backdoor")]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 WORDS = PHRASE.lower().split(" ")
 TRUSTED = 1100

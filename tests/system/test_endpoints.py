@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from poisonwatch.config.endpoint import EndpointConfig
     from tests.system.servers import Server
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("endpoints")]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 TEXT = TensorsConfig(text="text")
 CLASSES = ("ham", "spam")

@@ -22,7 +22,7 @@ from tests.system.hostile import HONEST, SERVICE, Besieged, by_label, honest, ho
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("hostile")]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 COUNT = int(os.environ.get("POISONWATCH_FLOOD", "20000"))
 FORMATS = ("native", "kserve", "seldon", "open_inference", "sagemaker", "azure", "bentoml", "mlflow")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.system.servers import Server
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.xdist_group("kserve_logger")]
+pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 PAIR = 10.0
 """How long a request waits for its response: longer than a busy machine keeps them apart."""
