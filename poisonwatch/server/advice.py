@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from poisonwatch.judge.aftermath import RollbackState
@@ -48,12 +49,11 @@ HELD = {
 """What to do about a version that is on hold, by the reason."""
 
 FOLLOWED = {
-    RollbackState.AWAITED: "Move the traffic: the version still answers.",
     RollbackState.MOVED: "The traffic has moved. Leave it so while the target is watched.",
     RollbackState.VERIFIED: "The target is healthy. Take the version out of the registry, and find out how it was poisoned.",
     RollbackState.FAILED: "The symptom went on in the target: the version is not, or not alone, to blame. Look for what both share: the inputs, the features, a training set.",
 }
-"""What to do once a rollback was decided, by how far it has come."""
+"""What to do once the traffic has left, by how far a rollback has come."""
 
 
 def runbook(alert: Alert, decisions: Iterable[Decision]) -> str:
@@ -73,12 +73,8 @@ def next_steps(decision: Decision, rollback: Rollback | None) -> list[str]:
     steps: list[str] = []
     if decision.decision is Action.ROLLBACK:
         where = f"to {decision.target}" if decision.target else "to a version that you know to be clean"
-        if rollback is None or rollback.state is RollbackState.AWAITED:
-            steps.append(
-                f"Send the traffic of {version} {where}, with the tool that deploys it: poisonwatch only recommends."
-            )
-        if rollback is not None:
-            steps.append(FOLLOWED[rollback.state])
+        moving = f"Send the traffic of {version} {where}, with the tool that deploys it: poisonwatch only recommends."
+        steps.append(moving if rollback is None else FOLLOWED.get(rollback.state, moving))
         steps.append(KEEP_OUT)
     elif decision.decision is Action.HOLD:
         steps.append(f"Do not promote {version}.")
@@ -88,4 +84,6 @@ def next_steps(decision: Decision, rollback: Rollback | None) -> list[str]:
             steps.append(KEEP_OUT)
     if decision.cause is Cause.BACKDOOR:
         steps.append(FIND)
+    if steps and decision.reason is not Reason.OVERRIDDEN:
+        steps.append(f"If you know better, say so: `poisonwatch override {quote(decision.model)} {quote(version)}`.")
     return steps

@@ -89,7 +89,7 @@ def _decision(decision: DecisionAnswer) -> str:
     advice = {Action.ROLLBACK: "roll back", Action.HOLD: "hold", Action.KEEP: "keep"}[decision.decision]
     target = f" to {_(decision.target)}" if decision.target else ""
     reason = _(decision.reason.value.replace("_", " "))
-    facts = {"since": _minute(decision.since), "reason": reason, "began": _minute(decision.onset)}
+    facts = {"began": _minute(decision.onset), "decided": _minute(decision.since), "reason": reason}
     if decision.affected.share is not None or decision.affected.predictions is not None:
         facts["affected"] = _(affected(decision))
     if decision.override is not None:

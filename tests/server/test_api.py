@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from poisonwatch import __version__
 from poisonwatch.config.sources import AGENTS_OWN
 from poisonwatch.judge.aftermath import RollbackState
-from poisonwatch.server.advice import ADVISED, BLIND, FOLLOWED, RUNBOOKS, next_steps, runbook
+from poisonwatch.server.advice import ADVISED, BLIND, FOLLOWED, KEEP_OUT, RUNBOOKS, next_steps, runbook
 from poisonwatch.server.asked import MOST_BODY, STALE
 from poisonwatch.sinks.snapshot import Published
 from poisonwatch.types import Action, AlertState, Cause, Reason, Severity
@@ -371,7 +371,10 @@ def test_what_to_do(action: Action, reason: Reason) -> None:
         assert steps[0] == "Do not promote v2."
         settled = {Reason.HEALTHY, Reason.INPUTS_MOVED, Reason.REFERENCE_UNFIT, Reason.OVERRIDDEN}
         proven = {Reason.TRIGGER_CONFIRMED, Reason.WORSE_THAN_STABLE, Reason.MORE_ERRORS}
-        assert (len(steps) > 2) == (reason not in settled | proven | {Reason.INSUFFICIENT_DATA})
+        said = [step for step in steps[1:] if step != KEEP_OUT and "poisonwatch override" not in step]
+        assert len(said) == (reason not in settled | proven)
+    override_told = any("poisonwatch override sms-spam v2" in step for step in steps)
+    assert override_told == (action is not Action.KEEP and reason is not Reason.OVERRIDDEN)
 
 
 @pytest.mark.parametrize("state", RollbackState)
@@ -379,8 +382,8 @@ def test_what_to_do_after_a_rollback(served: str, published: Published, state: R
     """Once the traffic has moved nobody is told to move it."""
     published.snapshot = fresh(changed(demo(), rollbacks=(rollback(state),))).snapshot
     steps = ask(served, "/v1/models/sms-spam/versions/v2/decision")[1]["next"]
-    assert FOLLOWED[state] in steps
     assert steps[0].startswith("Send the traffic") == (state is RollbackState.AWAITED)
+    assert (steps[0] in FOLLOWED.values()) == (state is not RollbackState.AWAITED)
 
 
 # The page
@@ -397,7 +400,7 @@ def test_the_page_says_what_to_do_first(full: str) -> None:
         "sms-spam v2: roll back to v1",
         "What to do",
         "Send the traffic of v2 to v1",
-        "2026-01-05 09:55 UTC",
+        "<dt>began<dd>2026-01-05 09:55 UTC",
         "73 predictions, 4.6% of v2",
         "the words are our own campaign",
         "awaited",
