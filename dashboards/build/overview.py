@@ -98,7 +98,7 @@ def _now(page: Dashboard) -> Dashboard:
         )
         .with_panel(
             tiles(
-                "Oldest heartbeat",
+                "Heartbeat",
                 f"Seconds since the loop of the slowest agent last turned. Beyond {STALE} s its decisions are old. Empty: no agent "
                 "answers.",
                 Target(f"max(time() - {heartbeat})"),

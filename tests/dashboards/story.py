@@ -60,7 +60,7 @@ sources:
     content: feedback
 state:
   checkpoint: agent.checkpoint
-  checkpoint_seconds: 60
+  checkpoint_seconds: 300
   journal: journal.jsonl
   dead_letter: dead.jsonl
 """
