@@ -306,6 +306,7 @@ PROMETHEUS = """\
 global:
   scrape_interval: 1s
   scrape_timeout: 1s
+  evaluation_interval: 1s
 scrape_configs:
   - job_name: poisonwatch
     static_configs:
@@ -315,15 +316,16 @@ scrape_configs:
 
 @dataclass
 class Prometheus:
-    """The real Prometheus that scrapes one target every second."""
+    """The real Prometheus that scrapes one target every second; `more` is put at the end of its configuration."""
 
     folder: Path
     target: str
+    more: str = ""
 
     def __post_init__(self) -> None:
         """Start it and wait until it is ready."""
         config = self.folder / "prometheus.yaml"
-        config.write_text(PROMETHEUS.format(target=self.target))
+        config.write_text(PROMETHEUS.format(target=self.target) + self.more)
         self.url = f"http://127.0.0.1:{free_port()}"
         self.program = Program(
             [
