@@ -84,8 +84,8 @@ def _alive(page: Dashboard) -> Dashboard:
                 Target(f"max by (instance, version, python_version) ({of('poisonwatch_build_info')})"),
                 columns=(
                     Column("instance", "Instance"),
-                    Column("version", "poisonwatch"),
-                    Column("python_version", "Python"),
+                    Column("version", "poisonwatch", width=100),
+                    Column("python_version", "Python", width=75),
                 ),
                 hidden=("Value",),
                 width=6,

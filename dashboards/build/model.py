@@ -82,7 +82,7 @@ def _now(page: Dashboard) -> Dashboard:
         .with_panel(
             rows(
                 "Versions side by side",
-                "What the versions answered in the time range above, in numbers. A version that differs from the others in one column only is "
+                "What the versions answered in the time range above, in numbers. A tenth of the predictions lies below the confidence p10. A version that differs from the others in one column only is "
                 "the first to look at.",
                 Target(f"sum by (model_version) ({increase('poisonwatch_predictions_total', **THESE)})"),
                 Target(
@@ -111,10 +111,12 @@ def _now(page: Dashboard) -> Dashboard:
                     Column("model_version", "Version", width=90),
                     Column("Value #A", "Predictions", unit="none", decimals=0, width=110),
                     Column("Value #B", "Last one", unit="dateTimeAsIsoNoDateIfToday", width=170),
-                    Column("Value #C", "Flips", unit="percentunit", decimals=2),
-                    Column("Value #D", "Lowest-tenth confidence", unit="percentunit", decimals=1, width=190),
-                    Column("Value #E", "With a trigger", unit="none", decimals=0),
-                    Column("Value #F", "Wrong by labels", unit="percentunit", decimals=2, no_value="no labels"),
+                    Column("Value #C", "Flips", unit="percentunit", decimals=2, width=90),
+                    Column("Value #D", "Confidence p10", unit="percentunit", decimals=1, width=130),
+                    Column("Value #E", "With a trigger", unit="none", decimals=0, width=120),
+                    Column(
+                        "Value #F", "Wrong by labels", unit="percentunit", decimals=2, width=130, no_value="no labels"
+                    ),
                     Column("Value #G", "Evidence", unit="none", decimals=1),
                 ),
                 sorted_by=(("Version", False),),

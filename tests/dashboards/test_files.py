@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from ruamel.yaml import YAML
 
 from dashboards.build import files
 from tests.dashboards.expressions import Json, panels
@@ -157,3 +159,47 @@ def test_rule_notices_a_broken_copy(name: str, rule: Callable[[Json], list[str]]
         page = copy.deepcopy(read(name))
         break_it(page)
         assert rule(page), f"{rule.__name__} does not notice break {number}"
+
+
+def test_provisioning_is_what_the_readme_says() -> None:
+    """The examples are of Grafana's first version of such files, and let nobody lose changes made by hand."""
+    (provider,) = _yaml("dashboards.yml")["providers"]
+    assert provider["type"] == "file"
+    assert provider["options"]["path"].startswith("/")
+    assert not provider["allowUiUpdates"]
+    (source,) = _yaml("datasources.yml")["datasources"]
+    variable = _variable(read("overview"), "datasource")
+    assert source["type"] == variable["query"]
+
+
+def _yaml(name: str) -> Json:
+    found: Json = YAML(typ="safe").load(HERE / "provisioning" / name)
+    assert found["apiVersion"] == 1
+    return found
+
+
+def test_pictures_are_small() -> None:
+    """There is a picture of each, that a page loads at once."""
+    for name in NAMES:
+        size = (HERE / "pictures" / f"{name}.png").stat().st_size
+        assert 20_000 < size < 200_000, f"{name}.png has {size} bytes"
+
+
+def test_links_lead_to_dashboards_that_are_there() -> None:
+    """A link in a table opens one of ours, with variables that it has."""
+    uids = {read(name)["uid"]: read(name) for name in NAMES}
+    links = {
+        link["url"]
+        for name in NAMES
+        for panel in panels(read(name))
+        for override in panel["fieldConfig"]["overrides"]
+        for found in override["properties"]
+        if found["id"] == "links"
+        for link in found["value"]
+    }
+    assert links
+    for link in links:
+        path, _, query = link.partition("?")
+        page = uids[path.removeprefix("/d/")]
+        for given in re.findall(r"var-(\w+)=|\$\{(\w+):queryparam\}", query):
+            _variable(page, given[0] or given[1])
