@@ -15,8 +15,10 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -186,10 +188,22 @@ def demo_lines(ends: float, *, name: str = "predictions") -> list[bytes]:
     ]
 
 
+@cache
+def shipped_reference() -> bytes:
+    """The reference of the shipped log, built once as its users do: an agent that is given the log learns it at every start."""
+    with TemporaryDirectory() as folder:
+        built = Path(folder) / "reference.json"
+        log = str(files("poisonwatch.demo") / "reference.ndjson.gz")
+        subprocess.run(
+            poisonwatch("reference", "build", log, "--out", str(built)), check=True, capture_output=True, cwd=folder
+        )
+        return built.read_bytes()
+
+
 CONFIG = """\
 models:
   - name: sms-spam
-    reference: reference.ndjson
+    reference: reference.json
 sources:
   - path: predictions.ndjson
 detection:
@@ -221,8 +235,7 @@ class Sidecar:
 
     def __post_init__(self) -> None:
         """Lay out the folder."""
-        with gzip.open(str(files("poisonwatch.demo") / "reference.ndjson.gz")) as packed:
-            (self.folder / "reference.ndjson").write_bytes(packed.read())
+        (self.folder / "reference.json").write_bytes(shipped_reference())
         self.configure()
         self.log = self.folder / "predictions.ndjson"
         self.journal = self.folder / "state" / "journal.jsonl"

@@ -66,7 +66,7 @@ def replayed(log: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> list
     sidecar.journal.parent.mkdir()
     subprocess.run(
         poisonwatch(
-            *("replay", "--config", "config.yaml", "--reference", "reference.ndjson", "--journal"),
+            *("replay", "--config", "config.yaml", "--reference", "reference.json", "--journal"),
             *(str(sidecar.journal), "predictions.ndjson"),
         ),
         cwd=folder,
