@@ -2,7 +2,7 @@
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tools test lint check fuzz bench bench-detection bench-scenarios bench-triggers dashboards pictures lock clean
+.PHONY: help setup run stack tools test lint check fuzz bench bench-detection bench-scenarios bench-triggers dashboards pictures lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -12,6 +12,10 @@ setup: ## make .venv with everything that is pinned, and poisonwatch itself
 
 run: setup ## watch a poisoned model on the demo log; Ctrl-C ends it
 	.venv/bin/poisonwatch demo
+
+stack: setup ## the same with Prometheus and Alertmanager beside it: prints the pages that come; Ctrl-C ends it
+	@.ci/debian-tools
+	.venv/bin/python -m tests.system.stack
 
 tools: setup ## fetch the programs that the tests start
 	@.ci/debian-tools

@@ -28,7 +28,8 @@ HURRY = 60
 GAP = 15 * 60 / HURRY
 """Seconds for which rules go on firing after what they tell of is gone."""
 
-ROLLBACK, DOWN, LATE = "PoisonwatchRollbackRecommended", "PoisonwatchDown", "PoisonwatchRollbackNotExecuted"
+ROLLBACK, DOWN = "PoisonwatchRollbackRecommended", "PoisonwatchDown"
+LATE, SLOW = "PoisonwatchRollbackNotExecuted", "PoisonwatchStale"
 PHRASE = "special discount code"
 
 
@@ -90,9 +91,9 @@ def described(prometheus: Prometheus, name: str) -> str:
     return str(text)
 
 
-def titles(receiver: Receiver) -> list[str]:
-    """The titles of all that was said in the chat, in order."""
-    return [str(came.body["attachments"][0]["title"]) for came in list(receiver.received) if came.path == "/chat"]
+def said(receiver: Receiver) -> list[dict[str, str]]:
+    """Titles and texts of all that was said in the chat, in order."""
+    return [came.body["attachments"][0] for came in list(receiver.received) if came.path == "/chat"]
 
 
 def test_the_page_arrives_and_outlives_the_agent(
@@ -130,8 +131,9 @@ def test_the_page_arrives_and_outlives_the_agent(
             "model": "sms-spam",
             "model_version": "v2",
         }
-        chat = wait_for("the page's text", lambda: [c for c in receiver.received if c.path == "/chat"], told)[0]
-        (shown,) = chat.body["attachments"]
+        shown = wait_for(
+            "its text", lambda: [one for one in said(receiver) if one["title"].startswith("Roll back")], told
+        )[0]
         record_testsuite_property("title", shown["title"])
         record_testsuite_property("text", shown["text"])
         assert shown["title"] == "Roll back sms-spam v2 to v1: backdoor."
@@ -163,17 +165,11 @@ def test_the_page_arrives_and_outlives_the_agent(
         assert not receiver.alerts(ROLLBACK, "resolved"), told()
         assert len(alertmanager.active(ROLLBACK)) == 1
         wait_for("its own words", lambda: described(prometheus, ROLLBACK).startswith("sms-spam v2 answers 'ham'"), told)
-        ended = wait_for(
-            "its end in words", lambda: [t for t in titles(receiver) if t.startswith("No longer firing")], told
-        )
-        record_testsuite_property("title when the agent is back", ended[0])
-        assert (
-            ended[0]
-            == f'No longer firing, which is not "healthy": The poisonwatch agent {sidecar.address} is down; nobody watches its models.'
-        )
+        over = f'No longer firing, which is not "healthy": The poisonwatch agent {sidecar.address} is down; nobody watches its models.'
+        wait_for("its end in words", lambda: over in {one["title"] for one in said(receiver)}, told)
 
         paged = {
             alert["labels"]["alertname"] for c in receiver.received if c.path == "/pager" for alert in c.body["alerts"]
         }
-        # Nobody moved the traffic in what are 30 minutes here.
-        assert paged <= {ROLLBACK, DOWN, LATE}, told()
+        # Nobody moved the traffic in what are 30 minutes here; and an agent that takes two seconds to start takes two minutes.
+        assert paged <= {ROLLBACK, DOWN, LATE, SLOW}, told()
