@@ -61,7 +61,7 @@ def _pages(reports: Sequence[Report], nats: float, right: Callable[[Alert], bool
         moved = tuple(
             e if e.group in EXONERATING else msgspec.structs.replace(e, log_e=e.log_e + nats) for e in report.evidence
         )
-        standing, alerts, _ = judge(standing, msgspec.structs.replace(report, evidence=moved), FEWEST)
+        standing, alerts, *_ = judge(standing, msgspec.structs.replace(report, evidence=moved), FEWEST)
         if any(a.state is AlertState.FIRING and a.severity is Severity.PAGE and right(a) for a in alerts):
             return True
     return False

@@ -6,7 +6,7 @@ import hashlib
 import math
 from typing import TYPE_CHECKING
 
-from poisonwatch.judge.cause import diagnose, summarise
+from poisonwatch.judge.cause import affected, diagnose, farewell, summarise
 from poisonwatch.profile.indicators import (
     CANARY_FLIPS,
     CANARY_INPUTS,
@@ -183,8 +183,9 @@ def _alert(
         onset=evidence.onset,
         n=evidence.n,
         time=time,
-        summary=summarise(evidence, cause),
+        summary=(farewell if state is AlertState.RESOLVED else summarise)(evidence, cause),
         second_onset=evidence.second_onset,
         because=because,
         against=against,
+        affected=affected(evidence),
     )

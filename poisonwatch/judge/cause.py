@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from poisonwatch.judge.wording import instant, percent, with_advice, within
 from poisonwatch.profile.indicators import (
     BY_LABELS,
     CANARY_CLASS,
@@ -24,6 +25,8 @@ from poisonwatch.profile.indicators import (
     CONFIDENCE_FALL,
     COVERAGE,
     ERRORS,
+    FLIPPED,
+    FLIPPED_AND_WRONG,
     FLIPS,
     GOLDEN,
     GOLDEN_CHANGE,
@@ -38,12 +41,15 @@ from poisonwatch.profile.indicators import (
     SLICE_HARMFUL_FLIPS,
     SOURCES,
     TRIGGERS,
+    UNSURE,
     VOLUME,
+    WRONG,
+    WRONG_OF_FLIPPED,
 )
 from poisonwatch.types import Cause, Severity, Sign
 
 if TYPE_CHECKING:
-    from poisonwatch.types import Evidence
+    from poisonwatch.types import Alert, Evidence
 
 
 class Rule(NamedTuple):
@@ -158,43 +164,110 @@ def diagnose(evidence: Evidence, marks: frozenset[str]) -> Diagnosis:
 
 
 def summarise(evidence: Evidence, cause: Cause) -> str:
-    """One English sentence that on-call can act on."""
-    who = f"{evidence.model} {evidence.model_version}" if evidence.model_version else f"The log of {evidence.model}"
+    """A page in a few English sentences: who, what, since when, how many; what to do is the decision's to say."""
+    who = _who(evidence)
     if not evidence.subjects:
-        return f"{who}: what is left of {cause.value.replace('_', ' ')} is too small to matter."
+        return f"{who}: what is left of {_named(cause)} is too small to matter."
     if evidence.group == TRIGGERS:
-        return _of_triggers(evidence)
+        return within(_of_triggers(evidence))
     first = evidence.subjects[0]
     seen, expected = f"{first.rate:.1%}", f"{first.expected:.1%}"
     others = len(evidence.subjects) - 1
     more = f" (and {others} more {'indicators' if others > 1 else 'indicator'})" if others else ""
     asked = _ASKED.get(evidence.group, "predictions" if evidence.model_version else "lines")
-    if evidence.group == CANARY_CLASS:
-        against = f"{seen} of its predictions, {evidence.compared_with} in {expected} on the same traffic{more}"
-        return f"{who} answers '{first.indicator}' in {against}, over {evidence.n} predictions."
+    since = f"since {instant(evidence.onset)}"
     if evidence.group == SOURCES:
-        return (
-            f"{evidence.model}: the labels of '{first.indicator}' contradict the model in {seen} of {evidence.n}, those of "
+        return within(
+            f"{evidence.model}: the labels of '{first.indicator}' contradict the model in {seen} of {evidence.n} {since}, those of "
             f"honest sources in {expected}{more}; {_MEANING[cause]}."
         )
     if evidence.group == COVERAGE:
         of = f"{evidence.model} {evidence.model_version}" if evidence.model_version else evidence.model
-        return (
-            f"{of}: {seen} of {evidence.n} predictions that its server counted never reached the monitor ({expected} are "
+        return within(
+            f"{of}: {since}, {seen} of {evidence.n} predictions that its server counted never reached the monitor ({expected} are "
             "tolerated): what they were nobody knows. Look at the log's way here, and at what is rejected, late or refused."
         )
-    counted = f"'{first.indicator}' holds for {seen} of {evidence.n} {asked}"
-    if evidence.group in {GOLDEN, GOLDEN_CHANGE}:
+    counted = f"'{first.indicator}'{_gloss(first.indicator)} holds for {seen} of {evidence.n} {asked} {since}"
+    touched = _touched(evidence)
+    if evidence.group == CANARY_CLASS:
+        against = f"{seen} of its predictions, {evidence.compared_with} in {expected} on the same traffic{more}"
+        what = (
+            f"{who} answers '{first.indicator}' in {against}, over {evidence.n} predictions {since}; {_MEANING[cause]}."
+        )
+    elif evidence.group in {GOLDEN, GOLDEN_CHANGE}:
         why = "the model behind the name changed" if evidence.group == GOLDEN_CHANGE else _MEANING[cause]
-        return f"{who}: {counted}, expected are {expected}{more}; {why}."
-    if evidence.group == SHADOW:
-        return f"{who}: {counted} that {evidence.compared_with} answered too{more}; which of them is right, labels must say."
-    if Sign.FEW_SOURCES in evidence.signs:
-        return f"{who}: {counted}, the reference says {expected}{more}; but few sources of labels claim it."
-    if evidence.compared_with is not None:
+        what = f"{who}: {counted}, expected are {expected}{more}; {why}."
+    elif evidence.group == SHADOW:
+        what = f"{who}: {counted} that {evidence.compared_with} answered too{more}; which of them is right, labels must say."
+    elif Sign.FEW_SOURCES in evidence.signs:
+        what = f"{who}: {counted}, the reference says {expected}{more}; but few sources of labels claim it."
+    elif evidence.compared_with is not None:
         against = f"for {expected} of {evidence.compared_with}'s on the same traffic{more}"
-        return f"{who}: {counted}, {against}; {_MEANING[cause]}."
-    return f"{who}: {counted}, the reference says {expected}{more}; {_MEANING[cause]}."
+        what = f"{who}: {counted}, {against}; {_MEANING[cause]}."
+    else:
+        what = f"{who}: {counted}, the reference says {expected}{more}; {_MEANING[cause]}."
+    return with_advice(what, touched) if touched else within(what)
+
+
+def farewell(evidence: Evidence, cause: Cause) -> str:
+    """What is told when an alert ends: that its evidence is gone, which is not to say that the version is healthy."""
+    if evidence.group == TRIGGERS:
+        why = "no prediction has shown the trigger for long, or what shows it no longer convicts it"
+    elif evidence.group in COMPARED and evidence.compared_with is None:
+        why = "there is no version beside it any more to compare it with"
+    else:
+        why = "what came since looks as expected, and what is left is too small to matter"
+    is_healthy = f"that {evidence.model_version} is healthy" if evidence.model_version else "that all is well"
+    return f"{_who(evidence)}: the evidence of {_named(cause)} is gone: {why}. This does not say {is_healthy}: its decision does."
+
+
+def affected(evidence: Evidence | Alert) -> float | None:
+    """Which share of the version's predictions since the onset is touched, None where that cannot be said.
+
+    Of rates it is how far the first indicator lies from what was expected of it. What is asked of a slice says nothing of the rest, a verified input
+    is nobody's, and lines, labels of one source and spans of time are no predictions.
+    """
+    if evidence.affected is not None:
+        return evidence.affected
+    if not evidence.subjects or evidence.group in _NO_PREDICTIONS or evidence.model_version is None:
+        return None
+    first = evidence.subjects[0]
+    return None if OF_A_PART in first.indicator else abs(first.rate - first.expected)
+
+
+def predictions(evidence: Evidence | Alert) -> int | None:
+    """How many predictions were touched since the onset, None where that cannot be said: labels come back for some only."""
+    if not evidence.subjects or evidence.model_version is None:
+        return None
+    if evidence.group == TRIGGERS:
+        return evidence.n
+    if evidence.group in _NO_PREDICTIONS or evidence.group in _BY_LABELS:
+        return None
+    first = evidence.subjects[0]
+    return round(abs(first.rate - first.expected) * evidence.n)
+
+
+def _who(evidence: Evidence) -> str:
+    return f"{evidence.model} {evidence.model_version}" if evidence.model_version else f"The log of {evidence.model}"
+
+
+def _named(cause: Cause) -> str:
+    return cause.value.replace("_", " ")
+
+
+def _gloss(indicator: str) -> str:
+    """What a mark's name means; a class or a feature says it itself."""
+    mark = indicator.partition(OF_A_PART)[0]
+    return f" ({_MARKS[mark]})" if mark in _MARKS else ""
+
+
+def _touched(evidence: Evidence) -> str:
+    """How many predictions it is about."""
+    share, many = affected(evidence), predictions(evidence)
+    if many is not None:
+        of = f", {percent(share)} of its traffic" if share is not None else ""
+        return f"About {many:,} of its predictions are touched{of}."
+    return f"About {percent(share)} of its predictions are touched, as the labels say." if share is not None else ""
 
 
 def _of_triggers(evidence: Evidence) -> str:
@@ -206,8 +279,26 @@ def _of_triggers(evidence: Evidence) -> str:
     return f"{evidence.told}{more}"
 
 
+COMPARED = frozenset([CANARY_CLASS, CANARY_CONFIDENCE, CANARY_ERRORS, CANARY_FLIPS, CANARY_INPUTS])
+"""Groups that hold a version against the stable one: without it beside them they can neither grow nor fade."""
+
+OF_A_PART = " where "
+"""What stands in the name of an indicator that is asked of a class's or a slice's predictions only."""
+
+_BY_LABELS = frozenset([*BY_LABELS, CANARY_ERRORS])
+
+_NO_PREDICTIONS = frozenset([SOURCES, GOLDEN, GOLDEN_CHANGE, VOLUME, COVERAGE])
+
+_MARKS = {
+    FLIPPED: "other inputs like it got another answer in the reference",
+    UNSURE: "less confident than this model used to be",
+    WRONG: "the label says otherwise",
+    FLIPPED_AND_WRONG: "the reference and the label both say otherwise",
+    WRONG_OF_FLIPPED: "where the reference would answer otherwise, the label does, too",
+}
+
 _ASKED = {
-    **dict.fromkeys([*BY_LABELS, CANARY_ERRORS], "labels"),
+    **dict.fromkeys(_BY_LABELS, "labels"),
     **dict.fromkeys([GOLDEN, GOLDEN_CHANGE], "verified inputs"),
     VOLUME: "spans of time",
 }

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from poisonwatch.judge.cause import PROOFS
+from poisonwatch.judge.wording import with_advice, within
 from poisonwatch.profile.indicators import BY_LABELS, GOLDEN, TRIGGERS
 from poisonwatch.types import Action, AlertState, Cause, Decision, Reason, Severity, Sign
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable
 
+    from poisonwatch.judge.standing import Standing
     from poisonwatch.types import Alert, VersionFacts
 
 HARM = (Cause.BACKDOOR, Cause.DEGRADATION, Cause.SLICE_DEGRADATION, Cause.BASELINE_CREEP)
@@ -34,34 +36,44 @@ HELD = (
 KEPT = ((Cause.INPUT_DRIFT, Reason.INPUTS_MOVED), (Cause.REFERENCE_UNFIT, Reason.REFERENCE_UNFIT))
 """Causes that are worth a word and no fault of the version."""
 
+NO_TARGET = (
+    "No version to roll back to is known to be older or trusted, and clean: choose yourself what serves instead."
+)
+
 
 def decide(
-    model: str,
-    facts: VersionFacts,
-    versions: Iterable[VersionFacts],
-    alerts: Mapping[str, Alert],
-    before: Mapping[str, Decision],
-    clean: Collection[str],
-    fewest: int,
-    time: float,
+    model: str, facts: VersionFacts, versions: Iterable[VersionFacts], standing: Standing, fewest: int, time: float
 ) -> Decision:
-    """Decide for the version of `facts`.
+    """Decide for the version of `facts`; what a person decided instead is laid over it elsewhere (`override`).
 
-    `versions` are all that are known, `alerts` the open ones of the model by fingerprint, `before` the decisions so far by
-    version, `clean` versions that are gone and were healthy to the end, `fewest` how many predictions a version must have
-    before it can be called healthy. A rollback latches: afterwards only a trigger that is found changes what is said of it,
-    or its target, where it works there, too.
+    `versions` are all that are known, `standing` has the alerts of now and the decisions so far, `fewest` is how many predictions a version
+    must have before it can be called healthy. A rollback latches: afterwards only a trigger that is found changes what is said of it, or a
+    target that is found out itself; then another clean one is named, or none, and the version is held. It is never kept.
     """
     name, versions = facts.model_version, tuple(versions)
-    own = [alert for alert in alerts.values() if alert.model_version == name]
-    firing = [alert for alert in own if alert.state is AlertState.FIRING]
-    # What concerns the log or the feedback as a whole concerns every version.
-    of_log = [a for a in alerts.values() if a.model_version is None and a.state is AlertState.FIRING]
+    firing = [a for a in standing.alerts.values() if a.model_version == name and a.state is AlertState.FIRING]
     harm = _harm(firing)
-    triggered = {other.model_version for other in versions if other.triggered}
-    latched = before.get(name)
-    if latched is not None and latched.decision is Action.ROLLBACK and latched.target not in triggered:
-        return _restated(latched, harm, time)
+    latched = standing.latched.get(name)
+    if latched is not None and latched.decision is Action.ROLLBACK:
+        return _standing_by(latched, harm, facts, versions, standing, fewest, time)
+    found = _found(model, facts, versions, standing, fewest, time, firing, harm)
+    if latched is not None and found.cause not in HARM:
+        return latched
+    return found
+
+
+def _found(
+    model: str,
+    facts: VersionFacts,
+    versions: tuple[VersionFacts, ...],
+    standing: Standing,
+    fewest: int,
+    time: float,
+    firing: list[Alert],
+    harm: list[Alert],
+) -> Decision:
+    """What the evidence of now says, whatever was decided before."""
+    name, alerts = facts.model_version, standing.alerts
 
     def decision(action: Action, reason: Reason, on: list[Alert], summary: str, target: str | None = None) -> Decision:
         return Decision(
@@ -73,27 +85,30 @@ def decide(
             target=target,
             alerts=tuple(sorted(alert.fingerprint for alert in on)),
             time=time,
-            summary=summary,
+            summary=within(summary),
         )
 
     if harm:
-        target = _target(facts, versions, alerts, before, clean, fewest)
-        return decision(*_on_harm(harm, target))
+        return decision(*_on_harm(harm, find_target(facts, versions, standing, fewest)))
     if facts.triggered and (on := _harm(a for a in alerts.values() if a.cause is Cause.BACKDOOR)):
         told = f"A trigger that was found in another version works in {name}, too. {on[0].summary}"
         return decision(Action.HOLD, Reason.TRIGGER_UNCONFIRMED, on, told)
-    pending = [alert for alert in own if alert.severity is Severity.PAGE and alert.cause is not Cause.BLIND]
+    pending = [
+        a
+        for a in alerts.values()
+        if a.model_version == name and a.severity is Severity.PAGE and a.cause is not Cause.BLIND
+    ]
     if pending:
-        return decision(
-            Action.HOLD, Reason.EVIDENCE_PENDING, pending, f"Do not promote {name} yet. {pending[0].summary}"
-        )
+        told = f"Do not promote {name} yet. {pending[0].summary}"
+        return decision(Action.HOLD, Reason.EVIDENCE_PENDING, pending, told)
+    # What concerns the log or the feedback as a whole concerns every version.
+    of_log = [a for a in alerts.values() if a.model_version is None and a.state is AlertState.FIRING]
     if shown := _first(HELD, (*firing, *of_log)):
         reason, on = shown
-        return decision(Action.HOLD, reason, on, on[0].summary)
+        return decision(Action.HOLD, reason, on, with_advice(on[0].summary, f"Do not promote {name} meanwhile."))
     if facts.predictions < fewest:
-        return decision(
-            Action.HOLD, Reason.INSUFFICIENT_DATA, [], f"{name} has fewer than {fewest} predictions: too few to judge."
-        )
+        few = f"{name} has {facts.predictions:,} predictions, fewer than {fewest}: too few to judge."
+        return decision(Action.HOLD, Reason.INSUFFICIENT_DATA, [], few)
     if shown := _first(KEPT, (*firing, *of_log)):
         reason, on = shown
         return decision(Action.KEEP, reason, on, on[0].summary)
@@ -130,18 +145,21 @@ def _on_harm(harm: list[Alert], target: str | None) -> tuple[Action, Reason, lis
     settled = [alert for alert in proofs if not {Sign.AWAITED, Sign.REFUTED} & set(alert.because)]
     if not proofs:
         missing = "What is missing for a rollback: labels, or another version on the same traffic."
-        return Action.HOLD, Reason.PROOF_MISSING, harm, f"{why} {missing}", None
+        return Action.HOLD, Reason.PROOF_MISSING, harm, with_advice(why, missing), None
     if not settled and all(Sign.REFUTED in alert.because for alert in proofs):
         missing = "Insertion did not reproduce it: look at the records, it may need more than what is named."
-        return Action.HOLD, Reason.TRIGGER_UNCONFIRMED, harm, f"{why} {missing}", None
+        return Action.HOLD, Reason.TRIGGER_UNCONFIRMED, harm, with_advice(why, missing), None
     if not settled:
         missing = "The decision waits for the inference endpoint to confirm or refute it."
-        return Action.HOLD, Reason.EVIDENCE_PENDING, harm, f"{why} {missing}", None
+        return Action.HOLD, Reason.EVIDENCE_PENDING, harm, with_advice(why, missing), None
     if target is None:
-        missing = "No version to roll back to is known to be older or trusted, and clean."
-        return Action.HOLD, Reason.NO_CLEAN_TARGET, harm, f"{why} {missing}", None
+        return Action.HOLD, Reason.NO_CLEAN_TARGET, harm, with_advice(why, NO_TARGET), None
     proof = f" {settled[0].summary}" if settled[0] is not harm[0] else ""
-    return Action.ROLLBACK, _proven(settled[0]), harm, f"{why}{proof} Roll back to {target}.", target
+    return Action.ROLLBACK, _proven(settled[0]), harm, with_advice(f"{why}{proof}", _back_to(target)), target
+
+
+def _back_to(target: str | None) -> str:
+    return f"Roll back to {target}."
 
 
 def _proven(alert: Alert) -> Reason:
@@ -151,48 +169,75 @@ def _proven(alert: Alert) -> Reason:
     return Reason.MORE_ERRORS if alert.group in {*BY_LABELS, GOLDEN} else Reason.WORSE_THAN_STABLE
 
 
-def _restated(latched: Decision, harm: list[Alert], time: float) -> Decision:
-    """A rollback that stands. A trigger that was found or confirmed since says what the harm is."""
-    if not harm or harm[0].cause is not Cause.BACKDOOR:
+def _standing_by(
+    latched: Decision,
+    harm: list[Alert],
+    facts: VersionFacts,
+    versions: tuple[VersionFacts, ...],
+    standing: Standing,
+    fewest: int,
+    time: float,
+) -> Decision:
+    """A rollback that stands. A trigger that was found or confirmed since says what the harm is; a target that was found out is given up."""
+    why = latched.summary.removesuffix(f" {_back_to(latched.target)}")
+    known = latched
+    if harm and harm[0].cause is Cause.BACKDOOR:
+        reason = Reason.TRIGGER_CONFIRMED if Sign.CONFIRMED in harm[0].because else latched.reason
+        if (latched.cause, latched.reason) != (Cause.BACKDOOR, reason):
+            why = harm[0].summary
+            alerts = tuple(sorted({*latched.alerts, *(alert.fingerprint for alert in harm)}))
+            known = msgspec.structs.replace(latched, reason=reason, cause=Cause.BACKDOOR, alerts=alerts, time=time)
+    triggered = {other.model_version for other in versions if other.triggered}
+    target = latched.target
+    if target is None or target in triggered or is_condemned(target, standing):
+        target = find_target(facts, versions, standing, fewest)
+    if target is None:
+        return msgspec.structs.replace(
+            known,
+            decision=Action.HOLD,
+            reason=Reason.NO_CLEAN_TARGET,
+            target=None,
+            time=time,
+            summary=with_advice(why, NO_TARGET),
+        )
+    if known is latched and target == latched.target:
         return latched
-    reason = Reason.TRIGGER_CONFIRMED if Sign.CONFIRMED in harm[0].because else latched.reason
-    if (latched.cause, latched.reason) == (Cause.BACKDOOR, reason):
-        return latched
-    return msgspec.structs.replace(
-        latched,
-        reason=reason,
-        cause=Cause.BACKDOOR,
-        alerts=tuple(sorted({*latched.alerts, *(alert.fingerprint for alert in harm)})),
-        time=time,
-        summary=f"{harm[0].summary} Roll back to {latched.target}.",
+    return msgspec.structs.replace(known, target=target, time=time, summary=with_advice(why, _back_to(target)))
+
+
+def is_condemned(name: str, standing: Standing) -> bool:
+    """Is it proven that a version does harm, or did a person roll it back?"""
+    before, ordered = standing.decisions.get(name), standing.overrides.get(name)
+    proven = any(
+        alert.model_version == name and alert.group in PROOFS and not {Sign.AWAITED, Sign.REFUTED} & set(alert.because)
+        for alert in _harm(standing.alerts.values())
+    )
+    return (
+        proven
+        or name in standing.latched
+        or (before is not None and before.decision is Action.ROLLBACK)
+        or (ordered is not None and ordered.decision is Action.ROLLBACK)
     )
 
 
-def is_clean(name: str, alerts: Mapping[str, Alert], before: Mapping[str, Decision]) -> bool:
+def is_clean(name: str, standing: Standing) -> bool:
     """Does nothing speak against a version? Only then may it be a target."""
     accused = any(
         alert.severity is Severity.PAGE or (alert.cause in SUSPECT and alert.state is AlertState.FIRING)
-        for alert in alerts.values()
+        for alert in standing.alerts.values()
         if alert.model_version == name
     )
-    return not accused and not (name in before and before[name].decision is Action.ROLLBACK)
+    return not accused and not is_condemned(name, standing)
 
 
-def _target(
-    facts: VersionFacts,
-    versions: Iterable[VersionFacts],
-    alerts: Mapping[str, Alert],
-    before: Mapping[str, Decision],
-    clean: Collection[str],
-    fewest: int,
-) -> str | None:
+def find_target(facts: VersionFacts, versions: Iterable[VersionFacts], standing: Standing, fewest: int) -> str | None:
     """The last version known to be older or trusted that has shown enough traffic and that nothing speaks against."""
     running = {other.model_version: other for other in versions}
     for elder in facts.elders:
-        if elder not in running and elder in clean:
+        if elder not in running and elder in standing.clean:
             return elder
         if elder not in running or running[elder].predictions < fewest or running[elder].triggered:
             continue
-        if is_clean(elder, alerts, before):
+        if is_clean(elder, standing):
             return elder
     return None

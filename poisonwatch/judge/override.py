@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from poisonwatch.types import Action
+from poisonwatch.judge.wording import LONGEST, instant, within
+from poisonwatch.types import Action, Decision, Reason
+
+ROOM = 250
+"""Characters of a summary for what a person says; the rest is for what would hold without it."""
+
+DONE = {Action.KEEP: "keeps", Action.HOLD: "holds", Action.ROLLBACK: "rolls back"}
 
 
 class Override(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,3 +28,23 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
     expires: float
     target: str | None = None
     user: str = ""
+
+
+def overridden(own: Decision, override: Override, time: float) -> Decision:
+    """What holds since `time` instead of our `own` decision; its cause and its alerts go on saying what we see."""
+    where = f" to {override.target}" if override.target is not None else ""
+    until = instant(override.expires)
+    said = within(
+        f"{override.author} {DONE[override.decision]} {override.model_version}{where} until {until}: {override.reason}",
+        ROOM,
+    )
+    to = f" to {own.target}" if own.target is not None else ""
+    without = f"Without this: {own.decision.value}{to} ({own.reason.value}). {own.summary}"
+    return msgspec.structs.replace(
+        own,
+        decision=override.decision,
+        reason=Reason.OVERRIDDEN,
+        target=override.target,
+        time=time,
+        summary=f"{said}{'' if said.endswith('.') else '.'} {within(without, LONGEST - len(said) - 2)}",
+    )

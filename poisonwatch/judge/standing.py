@@ -1,17 +1,23 @@
-"""All alerts and decisions of one model, moved by one report at a time."""
+"""All alerts, decisions and rollbacks of one model, moved by one report at a time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from poisonwatch.judge.aftermath import Rollback, RollbackState, aim, begin, latest, step
 from poisonwatch.judge.alerts import step_alerts
-from poisonwatch.judge.decision import decide, is_clean
-from poisonwatch.types import PROVEN, Alert, AlertState, Cause, Decision, Reason, TriggerState
+from poisonwatch.judge.cause import COMPARED
+from poisonwatch.judge.decision import HARM, decide, is_clean
+from poisonwatch.judge.override import Override, overridden
+from poisonwatch.judge.wording import with_advice
+from poisonwatch.types import PROVEN, Action, Alert, AlertState, Cause, Decision, Reason, Severity, TriggerState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from poisonwatch.types import Report
 
 
@@ -21,28 +27,52 @@ MOST_CLEAN = 16
 NOT_CLEAN = frozenset([Reason.INSUFFICIENT_DATA, Reason.TRIGGER_UNCONFIRMED, Reason.TRIGGER_CONFIRMED])
 """With what a version may not have gone, beside alerts of its own."""
 
+SILENT = "Nothing shows it any more, which is silence and no refutation: the version stays on hold until it is gone or a person decides."
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What stands of one model: open alerts by fingerprint, decisions by version.
+    """What stands of one model: open alerts by fingerprint, our own decisions by version.
 
-    `clean` are versions that are gone and were healthy to the end: one can roll back to them.
+    `clean` are versions that are gone and were healthy to the end: one can roll back to them. `latched` are decisions by version that outlive their
+    evidence: rollbacks (without a target where theirs was found out), and holds whose evidence only fell silent. `overrides` are what people
+    decided instead, by version, and `rollbacks` those that are being watched; `told` are the decisions that hold, as they were told last.
     """
 
     alerts: dict[str, Alert] = field(default_factory=dict)
     decisions: dict[str, Decision] = field(default_factory=dict)
     clean: tuple[str, ...] = ()
+    latched: dict[str, Decision] = field(default_factory=dict)
+    overrides: dict[str, Override] = field(default_factory=dict)
+    rollbacks: dict[str, Rollback] = field(default_factory=dict)
+    told: dict[str, Decision] = field(default_factory=dict)
 
 
-def judge(standing: Standing, report: Report, fewest: int) -> tuple[Standing, list[Alert], list[Decision]]:
-    """Take one report into account: what stands now, the alerts that changed, the decisions that changed."""
+class Judged(NamedTuple):
+    """What stands after a report, and what changed: alerts, decisions that hold, rollbacks that are watched."""
+
+    standing: Standing
+    alerts: list[Alert]
+    decisions: list[Decision]
+    rollbacks: list[Rollback]
+
+
+def effective(standing: Standing) -> dict[str, Decision]:
+    """The decisions that hold, by version: a person's where one overrides ours."""
+    return {
+        name: own if (ordered := standing.overrides.get(name)) is None else overridden(own, ordered, ordered.time)
+        for name, own in standing.decisions.items()
+    }
+
+
+def judge(standing: Standing, report: Report, fewest: int) -> Judged:
+    """Take one report into account; one that has no news restates what stands, after a person has ordered something."""
     alerts, changed = step_alerts(standing.alerts, report.evidence, report.time)
+    moved = replace(standing, alerts=alerts)
     gone = [
         name
         for name in report.retired
-        if name in standing.decisions
-        and standing.decisions[name].reason not in NOT_CLEAN
-        and is_clean(name, alerts, standing.decisions)
+        if name in standing.decisions and standing.decisions[name].reason not in NOT_CLEAN and is_clean(name, moved)
     ]
     unfit = {facts.model_version for facts in report.versions} | _triggered(report)
     clean = tuple(name for name in dict.fromkeys((*standing.clean, *gone)) if name not in unfit)[-MOST_CLEAN:]
@@ -50,17 +80,112 @@ def judge(standing: Standing, report: Report, fewest: int) -> tuple[Standing, li
         if alert.model_version in report.retired:
             del alerts[name]
             changed.append(_ended(alert, report.time))
+    running = {facts.model_version for facts in report.versions}
+    moved = replace(
+        standing,
+        alerts=alerts,
+        clean=clean,
+        latched={name: one for name, one in standing.latched.items() if name in running},
+        overrides={name: one for name, one in standing.overrides.items() if name in running},
+    )
+    moved = replace(moved, latched={**moved.latched, **_fallen_silent(moved, report, changed)})
     decisions: dict[str, Decision] = {}
-    news = []
     for facts in report.versions:
         version = facts.model_version
         before = standing.decisions.get(version)
-        after = decide(report.model, facts, report.versions, alerts, standing.decisions, clean, fewest, report.time)
+        after = decide(report.model, facts, report.versions, moved, fewest, report.time)
         same = before is not None and _gist(before) == _gist(after)
         decisions[version] = before if same and before is not None else after
-        if not same:
-            news.append(after)
-    return Standing(alerts, decisions, clean), changed, news
+    now = replace(moved, decisions=_resumed(moved, decisions, report.time), latched=_latched(moved, decisions))
+    holds = effective(now)
+    told = {
+        name: before
+        if (before := standing.told.get(name)) is not None and _gist(before) == _gist(decision)
+        else decision
+        for name, decision in holds.items()
+    }
+    news = [decision for name, decision in told.items() if decision is not standing.told.get(name)]
+    rollbacks = _follow(now, holds, report, fewest)
+    stirred = [one for name, one in rollbacks.items() if _came_to(one) != _came_to(standing.rollbacks.get(name))]
+    return Judged(replace(now, told=told, rollbacks=rollbacks), changed, news, stirred)
+
+
+def _resumed(standing: Standing, decisions: dict[str, Decision], time: float) -> dict[str, Decision]:
+    """Our own decisions; where a person's has just ended, ours holds since now."""
+    return {
+        name: msgspec.structs.replace(decision, time=time)
+        if (told := standing.told.get(name)) is not None
+        and told.reason is Reason.OVERRIDDEN
+        and name not in standing.overrides
+        else decision
+        for name, decision in decisions.items()
+    }
+
+
+def _latched(standing: Standing, decisions: dict[str, Decision]) -> dict[str, Decision]:
+    """What goes on after this report whatever the evidence does. Where a person says otherwise meanwhile, nothing latches beneath."""
+    latched = dict(standing.latched)
+    for name, decision in decisions.items():
+        ordered = standing.overrides.get(name)
+        before = latched.get(name)
+        if decision.decision is Action.ROLLBACK and (ordered is None or ordered.decision is Action.ROLLBACK):
+            latched[name] = decision
+        elif before is not None and before.decision is Action.ROLLBACK and before.target is not None:
+            # Its target was found out. The rollback stands all the same, and waits for another.
+            latched[name] = msgspec.structs.replace(before, target=None, summary=decision.summary)
+    return latched
+
+
+def _fallen_silent(standing: Standing, report: Report, changed: Iterable[Alert]) -> dict[str, Decision]:
+    """Versions held for harm whose evidence has ended without being refuted: nobody brings the trigger any more, or nothing runs beside them.
+
+    Whoever planted a backdoor must not get it kept by waiting.
+    """
+    quiet = {
+        effect.model_version
+        for trigger in report.triggers
+        if trigger.state is TriggerState.ENDED
+        for effect in trigger.versions
+        if effect.works
+    }
+    alone = {(e.model_version, e.group) for e in report.evidence if e.group in COMPARED and e.compared_with is None}
+    ended = {
+        alert.model_version: alert
+        for alert in changed
+        if alert.state is AlertState.RESOLVED
+        and (alert.model_version, alert.group) in alone
+        and alert.cause in HARM
+        and alert.severity is Severity.PAGE
+    }
+    return {
+        name: msgspec.structs.replace(held, time=report.time, summary=with_advice(held.summary, SILENT))
+        for name, held in standing.decisions.items()
+        if name not in standing.latched
+        and held.decision is Action.HOLD
+        and held.cause in HARM
+        and name not in standing.overrides
+        and ((name in quiet and held.cause is Cause.BACKDOOR) or name in ended)
+    }
+
+
+def _follow(standing: Standing, holds: dict[str, Decision], report: Report, fewest: int) -> dict[str, Rollback]:
+    """The rollbacks that are watched, after this report; `standing` has the decisions of now and what was told before."""
+    watched = {name: step(one, report, standing, fewest) for name, one in standing.rollbacks.items()}
+    for name, decision in holds.items():
+        told, latched = standing.told.get(name), standing.latched.get(name)
+        if decision.decision is Action.ROLLBACK:
+            newly = told is None or told.decision is not Action.ROLLBACK
+            if name not in watched or (newly and watched[name].state is not RollbackState.AWAITED):
+                watched[name] = begin(decision, report)
+            watched[name] = aim(watched[name], decision.target, report.time)
+        elif name in watched and latched is not None and latched.decision is Action.ROLLBACK:
+            watched[name] = aim(watched[name], None, report.time)
+    return latest(watched)
+
+
+def _came_to(rollback: Rollback | None) -> tuple[object, ...]:
+    """What makes a rollback worth telling again."""
+    return () if rollback is None else (rollback.state, rollback.target, rollback.receiver, rollback.decided)
 
 
 def _triggered(report: Report) -> set[str]:
@@ -82,6 +207,5 @@ def _gist(decision: Decision) -> tuple[object, ...]:
 
 def _ended(alert: Alert, time: float) -> Alert:
     """The alert of a version that is gone."""
-    return msgspec.structs.replace(
-        alert, state=AlertState.RESOLVED, time=time, summary=f"{alert.model} {alert.model_version} is gone."
-    )
+    told = f"{alert.model} {alert.model_version} is gone, and what was found of it with it: nothing more can be seen of it."
+    return msgspec.structs.replace(alert, state=AlertState.RESOLVED, time=time, summary=told)

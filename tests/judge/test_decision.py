@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from poisonwatch.judge.alerts import step_alerts
 from poisonwatch.judge.cause import PROOFS
 from poisonwatch.judge.decision import HARM, decide
+from poisonwatch.judge.standing import Standing
 from poisonwatch.profile.indicators import (
     CANARY_CONFIDENCE,
     CANARY_ERRORS,
@@ -48,7 +49,9 @@ def decided(
 ) -> Decision:
     """The decision for a version after this evidence."""
     alerts, _ = step_alerts({}, evidence, 0.0)
-    return decide("mail", of, (*beside, of), alerts, before or {}, clean, FEWEST, 600.0)
+    before = before or {}
+    latched = {name: one for name, one in before.items() if one.decision is ROLLBACK}
+    return decide("mail", of, (*beside, of), Standing(alerts, before, clean, latched), FEWEST, 600.0)
 
 
 def rollback_of(version: str) -> Decision:
@@ -145,7 +148,7 @@ def test_every_row_of_the_table(
 
 def test_the_table_is_complete() -> None:
     """Every reason, every action and every cause is in it."""
-    assert {row[3] for row in TABLE} == set(Reason)
+    assert {row[3] for row in TABLE} == set(Reason) - {Reason.OVERRIDDEN}
     assert {row[2] for row in TABLE} == set(Action)
     assert {row[4] for row in TABLE} == {*Cause, None}
 
@@ -213,7 +216,8 @@ def test_the_summary_says_what_is_known_and_what_is_awaited() -> None:
     assert waits == f"{told} The decision waits for the inference endpoint to confirm or refute it."
     proven = decided(trigger(Sign.CONTRAST, Sign.AWAITED), finding(ERRORS, PAGE)).summary
     assert proven.startswith(f"{told} mail v2: ")
-    assert proven.endswith("the model got worse. Roll back to v1.")
+    assert "the model got worse. About 20 % of its predictions are touched" in proven
+    assert proven.endswith(" Roll back to v1.")
     elsewhere = decided(trigger(Sign.CONTRAST, of="v1"), of=TRIGGERED).summary
     assert elsewhere == f"A trigger that was found in another version works in v2, too. {told}"
 
@@ -280,7 +284,8 @@ def test_a_rollback_is_never_without_proof(
     before = {name: rollback_of(name) for name in condemned}
     for of in known:
         name = of.model_version
-        decision = decide("mail", of, known, alerts, before, gone, FEWEST, 600.0)
+        standing = Standing(alerts, before, tuple(sorted(gone)), dict(before))
+        decision = decide("mail", of, known, standing, FEWEST, 600.0)
         pages = own_pages(alerts, name)
         concern = {a.fingerprint for a in alerts.values() if a.model_version in {name, None}}
         works = {a.fingerprint for a in alerts.values() if a.cause is Cause.BACKDOOR and of.triggered}
@@ -333,7 +338,7 @@ def test_a_confirmed_trigger_and_a_clean_elder_make_a_rollback(
     ]
     dirty = finding(ERRORS, PAGE, "v3")
     alerts, _ = step_alerts({}, [*evidence, dirty, trigger(Sign.CONFIRMED, *signs)], 0.0)
-    decision = decide("mail", of, (*known, elder, of), alerts, {}, (), FEWEST, 600.0)
+    decision = decide("mail", of, (*known, elder, of), Standing(alerts), FEWEST, 600.0)
     assert (decision.decision, decision.target) == (ROLLBACK, "v1")
     assert (decision.reason, decision.cause) == (Reason.TRIGGER_CONFIRMED, Cause.BACKDOOR)
     assert trigger(Sign.CONFIRMED).told in decision.summary
@@ -345,7 +350,7 @@ def test_who_is_not_seen_is_not_kept(of: str | None, signs: tuple[Sign, ...]) ->
     """A ticket or a page: held as blind, not for evidence on its way; a version's own account holds nobody else."""
     known = (facts("v1", 10_000, stable=True), facts("v2", 10_000, "v1"))
     alerts, _ = step_alerts({}, [finding(COVERAGE, PAGE, of, 1.0, *signs)], 0.0)
-    decided = {f.model_version: decide("mail", f, known, alerts, {}, (), FEWEST, 600.0) for f in known}
+    decided = {f.model_version: decide("mail", f, known, Standing(alerts), FEWEST, 600.0) for f in known}
     assert (decided["v2"].decision, decided["v2"].reason, decided["v2"].cause) == (HOLD, Reason.BLIND, Cause.BLIND)
     other = (HOLD, Reason.BLIND) if of is None else (Action.KEEP, Reason.HEALTHY)
     assert (decided["v1"].decision, decided["v1"].reason) == other

@@ -522,7 +522,7 @@ def test_a_dead_log_makes_a_ticket_then_a_page_and_no_version_is_kept() -> None:
     """Without a single record more: `hold` by `blind` within minutes, a page after an hour, the same decision."""
     watched, standing = monitor(), Standing()
     for report in (*watched.absorb(constant([START + n for n in range(600)])), *watched.flush(START + 700)):
-        standing, _, _ = judge(standing, report, 200)
+        standing, *_ = judge(standing, report, 200)
     told: list[tuple[float, AlertState, Severity]] = []
     held = math.inf
     assert watched.coverage is not None
@@ -532,7 +532,7 @@ def test_a_dead_log_makes_a_ticket_then_a_page_and_no_version_is_kept() -> None:
         watched.coverage.mark()
         for report in watched.served(now, [Series("served", ALL, 1000.0 + 15 * number)]):
             assert report.time == now
-            standing, alerts, _ = judge(standing, report, 200)
+            standing, alerts, *_ = judge(standing, report, 200)
             told += [(now - begin, a.state, a.severity) for a in alerts if a.group == COVERAGE]
         if {(d.decision, d.reason, d.cause) for d in standing.decisions.values()} == {
             (Action.HOLD, Reason.BLIND, Cause.BLIND)

@@ -114,7 +114,7 @@ def test_two_marks_together_page_and_either_alone_is_a_ticket(
     decisions: list[Decision] = []
     pieces = [answered(11, 1000), answered(12, 1000, START + SPACING * 1000, **change)]
     for report in reports_of(monitor, pieces):
-        standing, alerts, news = judge(standing, report, 200)
+        standing, alerts, news, _ = judge(standing, report, 200)
         seen |= {a.group: (a.cause, a.severity) for a in alerts if a.state is AlertState.FIRING}
         decisions += news
     assert {FLIPS, CONFIDENCE_FALL} & set(seen) == fires

@@ -46,7 +46,7 @@ class Seen:
     def _judge(self, reports: Iterable[Report]) -> None:
         for report in reports:
             self.reports.append(report)
-            self.standing, alerts, decisions = judge(self.standing, report, 200)
+            self.standing, alerts, decisions, _ = judge(self.standing, report, 200)
             self.alerts += alerts
             self.decisions += decisions
 
