@@ -24,9 +24,10 @@ Rule = dict[str, Any]
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 ALERTMANAGER = ROOT / "deploy" / "alertmanager" / "alertmanager.yml"
+README = PROMETHEUS / "README.md"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 
-RULES = sorted(PROMETHEUS.glob("*.rules.yml"))
+RULES = [PROMETHEUS / "poisonwatch.rules.yml", PROMETHEUS / "poisonwatch-agent.rules.yml"]
 TESTS = sorted(PROMETHEUS.glob("*.test.yml"))
 
 CASES = ("fires and resolves", "stays silent", "data missing", "agent gone")
@@ -284,3 +285,25 @@ def test_alertmanager_accepts_its_configuration() -> None:
             hidden |= found if side == "target_matchers" else set()
     loud = {alert for alert in hidden if ALERTS[alert]["labels"]["severity"] == "critical"}
     assert loud == {"PoisonwatchHarm", "PoisonwatchUnwatched"}
+
+
+def test_readme_lists_the_alerts() -> None:
+    """The table is made from the rules; `python -m tests.deploy.test_rules` writes it."""
+    assert README.read_text() == _with_table(README.read_text())
+
+
+def _with_table(text: str) -> str:
+    head, rest = text.split("<!-- table -->\n")
+    _, tail = rest.split("<!-- end -->\n")
+    rows = ["| alert | severity | for | fires on |", "|---|---|---|---|"]
+    for alert, rule in ALERTS.items():
+        asked = sorted({one.metric for one in selected(rule["expr"])} - {"up"})
+        metrics = ", ".join(f"`{name}`" for name in asked)
+        link = f"[{alert}](../../docs/runbooks/{alert}.md)"
+        rows.append(f"| {link} | {rule['labels']['severity']} | {rule.get('for', '0m')} | {metrics} |")
+    table = "\n".join(rows)
+    return f"{head}<!-- table -->\n{table}\n<!-- end -->\n{tail}"
+
+
+if __name__ == "__main__":
+    README.write_text(_with_table(README.read_text()))
