@@ -148,7 +148,7 @@ def test_override() -> None:
         assert_done(done, "sms-spam v2: what the agent itself decides holds again")
         assert "override" not in poisonwatch("explain", "sms-spam/v2", "--url", url).stdout
         done = poisonwatch("override", "sms-spam", "v2", "--withdraw", *ASIS, "--url", url)
-        assert_told(done, DATA, "no override stands for it")
+        assert_told(done, DATA, "no override stands for version v2")
 
 
 def test_override_that_the_agent_refuses() -> None:
@@ -156,7 +156,7 @@ def test_override_that_the_agent_refuses() -> None:
     hold = ["--decision", "hold", "--for", "30m"]
     with agent(demo()) as url:
         done = poisonwatch("override", "sms-spam", "v9", *hold, *ASIS, "--url", url)
-        assert_told(done, DATA, f"{url}: sms-spam/v9 is not there")
+        assert_told(done, DATA, f"{url}: sms-spam has no version v9 with a decision")
         done = poisonwatch("override", "a/b", "..", *hold, *ASIS, "--url", url)
         assert_told(done, DATA, "no model is called a/b; known: sms-spam")
         done = poisonwatch("override", "sms-spam", "v2", *hold, "--author", "a\nb", "--reason", "x", "--url", url)

@@ -142,13 +142,23 @@ def model_of(snapshot: Snapshot | None, name: str) -> tuple[Snapshot, ModelSnaps
     Raises:
         Refused: when it is not.
     """
-    if snapshot is None:
-        raise Refused(503, "the agent is starting: it has not turned once", **{"Retry-After": "1"})
+    snapshot = _turned(snapshot)
     for model in snapshot.models:
         if model.model == name:
             return snapshot, model
     known = ", ".join(model.model for model in snapshot.models) or "none"
     raise Refused(404, f"no model is called {name}; known: {known}")
+
+
+def _turned(snapshot: Snapshot | None) -> Snapshot:
+    """What was found, once anything was.
+
+    Raises:
+        Refused: before the first turn of the loop.
+    """
+    if snapshot is None:
+        raise Refused(503, "the agent is starting: it has not turned once", **{"Retry-After": "1"})
+    return snapshot
 
 
 def decision_for(snapshot: Snapshot | None, model: str, version: str) -> DecisionAnswer:
@@ -210,15 +220,11 @@ def _alerts(asked: Asked) -> list[AlertAnswer]:
 
 
 def _alert(asked: Asked) -> AlertStory:
-    wanted = asked.names["fingerprint"]
-    if asked.snapshot is None:
-        model_of(None, "")
-    for model in _all(asked):
-        for alert in model.alerts:
-            if alert.fingerprint == wanted and asked.snapshot is not None:
-                return alert_story(asked.snapshot, model, alert)
-    open_ = ", ".join(alert.fingerprint for model in _all(asked) for alert in model.alerts) or "none"
-    raise Refused(404, f"no open alert has the fingerprint {wanted}; open: {open_}")
+    wanted, snapshot = asked.names["fingerprint"], _turned(asked.snapshot)
+    open_ = {alert.fingerprint: (model, alert) for model in snapshot.models for alert in model.alerts}
+    if wanted not in open_:
+        raise Refused(404, f"no open alert has the fingerprint {wanted}; open: {', '.join(open_) or 'none'}")
+    return alert_story(snapshot, *open_[wanted])
 
 
 def _evidence(asked: Asked) -> list[EvidenceAnswer]:

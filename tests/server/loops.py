@@ -8,8 +8,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from poisonwatch.errors import OrderError, UnknownVersionError
+from poisonwatch.errors import OrderError
+from poisonwatch.judge.orders import order, withdraw
 from poisonwatch.judge.override import Override
+from poisonwatch.judge.standing import Standing
 from poisonwatch.server.orders import Orders
 
 if TYPE_CHECKING:
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
 
     from poisonwatch.server.orders import Order
     from poisonwatch.sinks.snapshot import Published
-
-WITHOUT_TARGET = "a rollback needs a target: name a version with --to"
-NONE_STANDS = "no override stands for it"
 
 
 @contextmanager
@@ -29,9 +28,9 @@ def turning(published: Published) -> Iterator[Orders]:
 
     def turn() -> None:
         while not stopped.is_set():
-            for order, answer in orders.take():
+            for asked, answer in orders.take():
                 try:
-                    answer.set_result(_done(published, order))
+                    answer.set_result(_done(published, asked))
                 except OrderError as error:
                     answer.set_exception(error)
             stopped.wait(0.005)
@@ -45,35 +44,32 @@ def turning(published: Published) -> Iterator[Orders]:
         thread.join()
 
 
-def _done(published: Published, order: Order) -> Override | None:
-    """Put an order into what is published."""
+def _done(published: Published, asked: Order) -> Override | None:
+    """Let the judge's functions carry out an order on what is published."""
     snapshot = published.snapshot
     assert snapshot is not None
-    found = next((model for model in snapshot.models if model.model == order.model), None)
-    if found is None or order.model_version not in found.versions:
-        msg = f"{order.model}/{order.model_version} is not there"
-        raise UnknownVersionError(msg)
-    standing = [one for one in found.overrides if one.model_version != order.model_version]
-    made = None
-    if order.decision is not None:
-        now = time.time()
-        if order.decision == "rollback" and order.target is None:
-            raise OrderError(WITHOUT_TARGET)
+    found = next(model for model in snapshot.models if model.model == asked.model)
+    standing = Standing(
+        alerts={alert.fingerprint: alert for alert in found.alerts},
+        decisions={one.model_version: one for one in found.decisions},
+        overrides={one.model_version: one for one in found.overrides},
+    )
+    if asked.decision is None:
+        standing = withdraw(standing, asked.model_version)
+    else:
         made = Override(
-            model=order.model,
-            model_version=order.model_version,
-            decision=order.decision,
-            author=order.author,
-            reason=order.reason,
-            time=now,
-            expires=now + order.seconds,
-            target=order.target,
-            user=order.user,
+            model=asked.model,
+            model_version=asked.model_version,
+            decision=asked.decision,
+            author=asked.author,
+            reason=asked.reason,
+            time=time.time(),
+            expires=time.time() + asked.seconds,
+            target=asked.target,
+            user=asked.user,
         )
-        standing.append(made)
-    elif len(standing) == len(found.overrides):
-        raise OrderError(NONE_STANDS)
-    changed = dataclasses.replace(found, overrides=tuple(standing))
+        standing = order(standing, made, [view.facts for view in found.versions.values()])
+    changed = dataclasses.replace(found, overrides=tuple(standing.overrides.values()))
     models = tuple(changed if model is found else model for model in snapshot.models)
     published.snapshot = dataclasses.replace(snapshot, models=models, time=time.time())
-    return made
+    return standing.overrides.get(asked.model_version)

@@ -61,15 +61,22 @@ def test_override_and_withdraw(served: str) -> None:
     gone = {"model": "sms-spam", "model_version": "v2", "override": None}
     assert ask(served, f"{PATH}?author=ann&reason=done", "DELETE") == (200, gone)
     assert ask(served, "/v1/overrides") == (200, [])
-    assert ask(served, f"{PATH}?author=ann&reason=done", "DELETE") == (409, {"error": "no override stands for it"})
+    code, found = ask(served, f"{PATH}?author=ann&reason=done", "DELETE")
+    assert code == 404
+    assert found["error"].startswith("no override stands for version v2")
 
 
 def test_what_the_loop_refuses(served: str) -> None:
     """Its words come back: not there, or not possible."""
     unknown = PATH.replace("v2", "v9")
-    assert put(served, WISH, unknown) == (404, {"error": "sms-spam/v9 is not there"})
+    code, found = put(served, WISH, unknown)
+    assert (code, found["error"].partition(":")[0]) == (404, "sms-spam has no version v9 with a decision")
     assert put(served, WISH, PATH.replace("sms-spam", "other"))[0] == 404
-    assert put(served, WISH | {"decision": "rollback"})[0] == 409
+    code, found = put(served, WISH | {"decision": "rollback", "target": "v2"})
+    assert code == 409
+    assert found["error"].startswith("v2 cannot be rolled back to itself")
+    code, found = put(served, WISH | {"target": "v1"})
+    assert (code, found["error"].partition(":")[0]) == (409, "only a rollback has a target")
     assert ask(served, f"{unknown}?author=ann&reason=x", "DELETE")[0] == 404
 
 
