@@ -15,10 +15,21 @@ import structlog
 
 from poisonwatch import __version__, checkpoint
 from poisonwatch.agent.watched import model_snapshot, provenance
-from poisonwatch.errors import CheckpointError, OtherStateError
+from poisonwatch.errors import CheckpointError, OrderError, OtherStateError, UnknownVersionError
 from poisonwatch.formats.records import LATEST
+from poisonwatch.judge.orders import expired, order, withdraw
+from poisonwatch.judge.override import Override
 from poisonwatch.judge.standing import Standing, judge
-from poisonwatch.sinks.journal import accusation_entry, alert_entry, decision_entry, trigger_entry
+from poisonwatch.server.orders import Orders
+from poisonwatch.sinks.journal import (
+    accusation_entry,
+    alert_entry,
+    decision_entry,
+    override_ended_entry,
+    override_entry,
+    rollback_entry,
+    trigger_entry,
+)
 from poisonwatch.sinks.snapshot import Published, Snapshot
 from poisonwatch.types import Batch
 
@@ -29,6 +40,7 @@ if TYPE_CHECKING:
     from poisonwatch.agent.clocks import Clock
     from poisonwatch.agent.watched import Watched
     from poisonwatch.config import DetectionConfig
+    from poisonwatch.server.orders import Order
     from poisonwatch.sinks.journal import Journal
     from poisonwatch.sinks.lock import Lock
     from poisonwatch.sources.intake import Intake
@@ -72,6 +84,7 @@ class App:
         self.models = models
         self.intake = intake
         self.published = Published()
+        self.orders = Orders()
         self.exhausted = False
         self._journal = journal
         self._detection = detection
@@ -154,6 +167,27 @@ class App:
                 self._conclude(watched, watched.monitor.served(now, reading.series))
             if watched.served.ask(now):
                 coverage.mark()
+
+    def obey(self, now: float) -> None:
+        """Carry out what people ordered, and end what has run out; never waits."""
+        done = []
+        for order_, answer in self.orders.take():
+            try:
+                done.append((answer, self._carry_out(now, order_)))
+            except OrderError as error:
+                answer.set_exception(error)
+        for watched in self.models.values():
+            for override in expired(watched.standing, now):
+                watched.standing = withdraw(watched.standing, override.model_version)
+                self.note(now, override_ended_entry(override, "expired"))
+                self._unsaved_findings = True
+                self._conclude(watched, [watched.monitor.restated()])
+        if done:
+            # Whoever is told that it stands must find it so, also after a crash.
+            self.save(now)
+            self.publish(now)
+        for answer, stands in done:
+            answer.set_result(stands)
 
     def idle(self, now: float) -> None:
         """When live logs have given nothing usable for long, what is open is judged.
@@ -241,7 +275,9 @@ class App:
     def _conclude(self, watched: Watched, reports: Iterable[Report]) -> None:
         """Judge closed windows; what changed goes to the journal first."""
         for report in reports:
-            watched.standing, alerts, decisions = judge(watched.standing, report, self._detection.min_predictions)
+            overrides = watched.standing.overrides
+            judged = judge(watched.standing, report, self._detection.min_predictions)
+            watched.standing, alerts, decisions, rollbacks = judged
             for alert in alerts:
                 self.note(report.time, alert_entry(alert))
             for trigger in report.triggers:
@@ -250,8 +286,48 @@ class App:
                 self.note(report.time, accusation_entry(report.model, accusation))
             for decision in decisions:
                 self.note(report.time, decision_entry(decision))
-            found = alerts or report.accusations or report.triggers or decisions
+            for rollback in rollbacks:
+                self.note(report.time, rollback_entry(rollback))
+            for version in overrides.keys() - watched.standing.overrides.keys():
+                self.note(report.time, override_ended_entry(overrides[version], "gone"))
+            found = alerts or report.accusations or report.triggers or decisions or rollbacks
             self._unsaved_findings = self._unsaved_findings or bool(found)
+
+    def _carry_out(self, now: float, asked: Order) -> Override | None:
+        """The override that stands after an order.
+
+        Raises:
+            OrderError: when it cannot be done.
+        """
+        watched = self.models.get(asked.model)
+        if watched is None:
+            msg = f"there is no model {asked.model!r} here: {', '.join(map(repr, self.models))}"
+            raise UnknownVersionError(msg)
+        report = watched.monitor.restated()
+        before = watched.standing.overrides.get(asked.model_version)
+        if asked.decision is None:
+            watched.standing = withdraw(watched.standing, asked.model_version)
+        else:
+            override = Override(
+                model=asked.model,
+                model_version=asked.model_version,
+                decision=asked.decision,
+                author=asked.author,
+                reason=asked.reason,
+                time=now,
+                expires=now + asked.seconds,
+                target=asked.target,
+                user=asked.user,
+            )
+            watched.standing = order(watched.standing, override, report.versions)
+        stands = watched.standing.overrides.get(asked.model_version)
+        if stands is not None:
+            self.note(now, override_entry(stands))
+        elif before is not None:
+            self.note(now, override_ended_entry(before, "withdrawn", asked.author, asked.reason))
+        self._unsaved_findings = True
+        self._conclude(watched, [report])
+        return stands
 
     def _note_time(self, now: float) -> None:
         """A clock that was set, in either direction, has not made the logs silent for so long."""
@@ -339,6 +415,7 @@ def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
         busy = app.turn(now)
         app.probe(now)
         app.count_served(now)
+        app.obey(now)
         app.idle(now)
         app.save(now, at_once=False)
         app.publish(now, at_once=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from poisonwatch.judge.standing import Standing
+from poisonwatch.judge.standing import Standing, effective
 from poisonwatch.sinks.snapshot import MiningSnapshot, ModelSnapshot
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def model_snapshot(name: str, watched: Watched) -> ModelSnapshot:
         versions=watched.monitor.view(),
         lines=tuple(watched.monitor.evidence_on_log()),
         alerts=tuple(watched.standing.alerts.values()),
-        decisions=tuple(watched.standing.decisions.values()),
+        decisions=tuple(effective(watched.standing).values()),
+        overrides=tuple(watched.standing.overrides.values()),
+        rollbacks=tuple(watched.standing.rollbacks.values()),
         late=watched.monitor.late,
         coverage=None if watched.monitor.coverage is None else watched.monitor.coverage.view(),
         read=watched.monitor.lines,

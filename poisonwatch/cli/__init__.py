@@ -130,7 +130,14 @@ def run(config_path: Path, address: str | None, web_file: Path | None, level: st
     web_file = web_file or config.web.config_file
     check_exposure(address, config.sources, web_file)
     app, doors = sidecar(config, lambda entry: log.info(entry["kind"], **_short(entry)))
-    server = Server(address, app.published, routes=routes(doors), web_file=web_file, tokened=tokened(config.sources))
+    server = Server(
+        address,
+        app.published,
+        routes=routes(doors),
+        web_file=web_file,
+        tokened=tokened(config.sources),
+        orders=app.orders,
+    )
     stop = _stop_on_signals()
     server.start()
     log.info("listening", address=server.address)

@@ -77,7 +77,7 @@ def play(speed: float, address: str, stop: Callable[[], bool], *, exit_at_end: b
         with gzip.open(here / "predictions.ndjson.gz") as packed:  # type: ignore[call-overload]
             log = packed.read().splitlines()
         app, _ = sidecar(load(folder / "config.yaml"), _tell)
-        server = Server(address, app.published)
+        server = Server(address, app.published, orders=app.orders)
         server.start()
         stack.callback(server.close)
         url = f"http://{server.address}"

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
+    from poisonwatch.judge.aftermath import Rollback
+    from poisonwatch.judge.override import Override
     from poisonwatch.types import Accusation, Alert, Decision, Trigger
 
 FIRST = "0" * 64
 
-FINDINGS = ("alert", "accusation", "trigger", "decision")
+FINDINGS = ("alert", "accusation", "trigger", "decision", "rollback")
 """Kinds of entries that follow from the input alone, and so would be said again when it is read again."""
 
 MOST_UNWRITTEN = 1024
@@ -64,6 +66,40 @@ def alert_entry(alert: Alert) -> dict[str, Any]:
 def decision_entry(decision: Decision) -> dict[str, Any]:
     """What the journal says of a decision that changed."""
     return {"kind": "decision", **msgspec.to_builtins(decision)}
+
+
+def rollback_entry(rollback: Rollback) -> dict[str, Any]:
+    """What the journal says of how far a rollback has come."""
+    return {
+        "kind": "rollback",
+        "model": rollback.model,
+        "model_version": rollback.model_version,
+        "target": rollback.target,
+        "state": rollback.state.value,
+        "decided": rfc3339(rollback.decided),
+        "traffic": round(rollback.traffic, 6),
+        "summary": rollback.summary,
+    }
+
+
+def override_entry(override: Override) -> dict[str, Any]:
+    """What the journal says of what a person decided."""
+    told = msgspec.to_builtins(override)
+    del told["time"]
+    return {"kind": "override", **told, "expires": rfc3339(override.expires)}
+
+
+def override_ended_entry(override: Override, because: str, author: str = "", reason: str = "") -> dict[str, Any]:
+    """What the journal says when a person's decision ends: it `expired`, was `withdrawn` by `author`, or its version is `gone`."""
+    return {
+        "kind": "override_ended",
+        "model": override.model,
+        "model_version": override.model_version,
+        "decision": override.decision.value,
+        "because": because,
+        "author": author,
+        "reason": reason,
+    }
 
 
 def accusation_entry(model: str, accusation: Accusation) -> dict[str, Any]:
