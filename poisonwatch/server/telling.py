@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from poisonwatch import __version__
-from poisonwatch.server.advice import next_steps, runbook
+from poisonwatch.judge.advice import next_steps, runbook
 from poisonwatch.server.answers import (
     Affected,
     Agent,
