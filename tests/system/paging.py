@@ -135,6 +135,7 @@ class Alertmanager:
                 f"--config.file={self.folder / 'alertmanager.yml'}",
                 f"--storage.path={self.folder / 'alertmanager'}",
                 f"--web.listen-address={self.address}",
+                f"--web.external-url=http://{self.address}",
                 "--cluster.listen-address=",
             ],
             self.folder,

@@ -14,6 +14,7 @@ import click
 from tests.system.paging import Alertmanager, Received, Receiver, with_rules
 from tests.system.programs import Program, Prometheus, free_port, poisonwatch
 
+INDENT = " " * 6
 SPEED = 60
 """Seconds of the demo's traffic per second: two hours in two minutes."""
 
@@ -53,7 +54,9 @@ def shown(came: Received) -> None:
         colour = "red" if came.body["attachments"][0]["color"] == "danger" else "yellow"
         click.secho(f"PAGE  {told['title']}", fg=colour, bold=True)
         for line in told["text"].splitlines():
-            click.echo(click.wrap_text(line, width, initial_indent="      ", subsequent_indent="      "))
+            # A link that is broken into two lines cannot be clicked.
+            link = "://" in line
+            click.echo(f"{INDENT}{line}" if link else click.wrap_text(line, width, INDENT, INDENT))
     elif came.path == "/tickets":
         for alert in came.body["alerts"]:
             click.secho(f"TICKET  {alert['annotations']['summary']}", fg="yellow")
