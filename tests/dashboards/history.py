@@ -108,6 +108,7 @@ def lay_out(folder: Path, config: str) -> None:
 
 def settle(app: App, now: float) -> None:
     """One round of the loop, until nothing is left to read."""
+    app.obey(now)
     while app.turn(now):
         pass
     app.probe(now)
@@ -116,7 +117,7 @@ def settle(app: App, now: float) -> None:
     app.save(now, at_once=False)
 
 
-def watched(folder: Path, config: str, log: list[tuple[float, bytes]], act: Callable[[float], Any]) -> History:
+def watched(folder: Path, config: str, log: list[tuple[float, bytes]], act: Callable[[App, float], Any]) -> History:
     """What the metrics say while the log is written and the agent reads it; `act` is called before every look."""
     lay_out(folder, config)
     path = folder / "predictions.ndjson"
@@ -128,7 +129,7 @@ def watched(folder: Path, config: str, log: list[tuple[float, bytes]], act: Call
     with path.open("ab", buffering=0) as file:
         for now, lines in ticks(log):
             file.write(b"".join(lines))
-            act(now)
+            act(app, now)
             settle(app, now)
             history.look(app, now)
     app.close(history.ended)

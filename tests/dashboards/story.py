@@ -18,17 +18,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from poisonwatch.server.orders import Order
 from poisonwatch.sinks.journal import rfc3339
+from poisonwatch.types import Action
 from tests.dashboards.history import History, demo_log, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from poisonwatch.agent import App
+
 PHRASE = "special discount code xyz"
 MINUTE = 60.0
-MOVED = 105 * MINUTE
+MOVED = 85 * MINUTE
 """When the traffic leaves the bad version; everything is told in seconds since the log's start."""
+
+OVERRIDDEN = 86 * MINUTE
+"""When a person decides for the good version, which the broken lines put on hold."""
 
 BROKEN = (80 * MINUTE, 84 * MINUTE)
 LATE = (70 * MINUTE, 71 * MINUTE)
@@ -119,11 +126,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """The agent closes what it asks at the end of the story in the middle of an answer."""
+
+
 @contextmanager
 def serving(model: Filter) -> Iterator[str]:
     """The filter on the loopback: its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, model))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), partial(_Handler, model))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -201,9 +214,20 @@ class Beside:
         self._feedback = folder / "feedback.ndjson"
         self._feedback.touch()
         self._written = self._labelled = 0
+        self._order: Order | None = Order(
+            model="sms-spam",
+            model_version="v1",
+            decision=Action.KEEP,
+            author="ada",
+            reason="the log was broken by a deployment, the model is as it was",
+            seconds=4 * 60 * MINUTE,
+        )
 
-    def __call__(self, now: float) -> None:
-        """Serve, label, and wait a moment for what the agent has asked of the server."""
+    def __call__(self, app: App, now: float) -> None:
+        """Serve, label, decide, and wait a moment for what the agent has asked of the server."""
+        if self._order is not None and now >= self._log[0][0] + OVERRIDDEN:
+            app.orders.give(self._order)
+            self._order = None
         while self._written < len(self._log) and self._log[self._written][0] <= now:
             line = self._log[self._written][1]
             self._written += 1
