@@ -26,5 +26,5 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files of long tests, so that none is left over when the others have ended; pytest-randomly has shuffled them."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Begin with the files that take long, so that none is left over when all others have ended; within, as they were shuffled."""
+    items.sort(key=lambda item: not any(item.iter_markers("slow")) and not any(item.iter_markers("system")))
