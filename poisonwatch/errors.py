@@ -8,7 +8,8 @@
     ├── CheckpointError         a checkpoint cannot be trusted; the agent starts without it and says so
     │   └── OtherStateError     it is whole, but of other models or references: only its sources can go on
     ├── JournalError            the journal's chain is broken: names the first broken line
-    ├── ProbeError              an endpoint did not answer, or not well: says which and how; never the end of the agent
+    ├── ProbeError              who was asked over HTTP did not answer, or not well: says who and how; never the end of the agent
+    │   └── StatusError         it answered with another status than 200
     ├── StateError              another agent writes to the same state (exit 65)
     ├── OrderError              what a person ordered over HTTP cannot be done: says why, and what can
     │   ├── UnknownVersionError the model or the version that it names is not there
@@ -62,7 +63,16 @@ class JournalError(PoisonwatchError):
 
 
 class ProbeError(PoisonwatchError):
-    """An endpoint did not give good answers: what it did instead."""
+    """Who was asked over HTTP did not give good answers: what it did instead."""
+
+
+class StatusError(ProbeError):
+    """An answer of another status than 200. `retry_after` is what it says of when to come again, as it says it."""
+
+    def __init__(self, text: str, status: int, retry_after: str | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.retry_after = retry_after
 
 
 class StateError(PoisonwatchError):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import ssl
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.error import HTTPError
@@ -13,14 +11,12 @@ import click
 import msgspec
 from msgspec import MsgspecError
 
-from poisonwatch.errors import ConfigError
 from poisonwatch.sinks.report import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from poisonwatch.config.http_client import HttpClientConfig
 
 T = TypeVar("T")
 
@@ -98,44 +94,12 @@ def _told(error: HTTPError) -> str:
 def _answer(request: Request, http_file: Path | None, seconds: float) -> bytes:
     handlers: list[Any] = [_Stay()]
     if http_file is not None:
-        from poisonwatch.config.http_client import load_http_client
+        from poisonwatch.config.http_client import authorization_of, context_of, load_http_client
 
         client = load_http_client(http_file)
         # Unredirected: a proxy for plain HTTP sees it, nobody else.
-        if authorization := _authorization(client):
+        if authorization := authorization_of(client):
             request.add_unredirected_header("Authorization", authorization)
-        handlers.append(HTTPSHandler(context=_context(http_file, client)))
+        handlers.append(HTTPSHandler(context=context_of(http_file, client)))
     with build_opener(*handlers).open(request, timeout=seconds) as answer:
         return bytes(answer.read(LARGEST_ANSWER))
-
-
-def _authorization(client: HttpClientConfig) -> str | None:
-    if (basic := client.basic_auth) is not None:
-        password = basic.password if basic.password_file is None else _secret(basic.password_file)
-        return "Basic " + base64.b64encode(f"{basic.username}:{password}".encode()).decode()
-    if (bearer := client.authorization) is not None:
-        token = bearer.credentials if bearer.credentials_file is None else _secret(bearer.credentials_file)
-        return f"{bearer.type} {token}"
-    return None
-
-
-def _secret(path: Path) -> str:
-    try:
-        return path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: the secret cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"
-        raise ConfigError(msg) from None
-
-
-def _context(http_file: Path, client: HttpClientConfig) -> ssl.SSLContext:
-    tls = client.tls_config
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-        if tls.cert_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file, password="")
-    except OSError as error:
-        named = ", ".join(str(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path is not None)
-        reason = getattr(error, "reason", None) or error.strerror
-        msg = f"{http_file}: tls_config: {named} cannot be used ({reason}): they are PEM, and a key has no passphrase"
-        raise ConfigError(msg) from None
-    return context

@@ -1,13 +1,16 @@
-"""How a protected agent is asked, in the format of Prometheus' HTTP clients (`promtool --http.config.file`)."""
+"""How a protected server is asked, an agent or a receiver, in the format of Prometheus' HTTP clients (`promtool --http.config.file`)."""
 
 from __future__ import annotations
 
+import base64
+import ssl
 from pathlib import Path
 
 from pydantic import Field, model_validator
 
 from poisonwatch.config.part import Part
 from poisonwatch.config.reading import read
+from poisonwatch.errors import ConfigError
 
 
 class BasicAuth(Part):
@@ -26,7 +29,7 @@ class BasicAuth(Part):
 
 
 class Authorization(Part):
-    """A token, for an agent behind a proxy that asks for one."""
+    """A token, for a server that asks for one, or a proxy before it."""
 
     type: str = Field("Bearer", pattern="^[A-Za-z0-9-]+$")
     credentials: str | None = Field(None, repr=False)
@@ -43,7 +46,7 @@ class Authorization(Part):
 class TlsClientConfig(Part):
     """Whom to believe, and which certificate to show."""
 
-    ca_file: Path | None = Field(None, description="Who signs the agent's certificate, PEM; by default the system's.")
+    ca_file: Path | None = Field(None, description="Who signs the server's certificate, PEM; by default the system's.")
     cert_file: Path | None = None
     key_file: Path | None = None
 
@@ -51,7 +54,7 @@ class TlsClientConfig(Part):
     @classmethod
     def _verified(cls, value: object) -> object:
         if isinstance(value, dict) and value.get("insecure_skip_verify"):
-            msg = "`insecure_skip_verify` would believe anybody: name the agent's CA as `ca_file`"
+            msg = "`insecure_skip_verify` would believe anybody: name the server's CA as `ca_file`"
             raise ValueError(msg)
         return (
             {key: given for key, given in value.items() if key != "insecure_skip_verify"}
@@ -97,3 +100,45 @@ def load_http_client(path: Path) -> HttpClientConfig:
         bearer = bearer.model_copy(update={"credentials_file": folder / bearer.credentials_file})
     named = {name: folder / given for name in ("ca_file", "cert_file", "key_file") if (given := getattr(tls, name))}
     return HttpClientConfig(basic_auth=basic, authorization=bearer, tls_config=tls.model_copy(update=named))
+
+
+def authorization_of(client: HttpClientConfig) -> str | None:
+    """What the header `Authorization` says, None where there is nothing to say; secrets are read anew.
+
+    Raises:
+        ConfigError: when a secret cannot be read.
+    """
+    if (basic := client.basic_auth) is not None:
+        password = basic.password if basic.password_file is None else _secret(basic.password_file)
+        return "Basic " + base64.b64encode(f"{basic.username}:{password}".encode()).decode()
+    if (bearer := client.authorization) is not None:
+        token = bearer.credentials if bearer.credentials_file is None else _secret(bearer.credentials_file)
+        return f"{bearer.type} {token}"
+    return None
+
+
+def _secret(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path}: the secret cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"
+        raise ConfigError(msg) from None
+
+
+def context_of(path: Path, client: HttpClientConfig) -> ssl.SSLContext:
+    """Whom to believe over TLS, and what to show; `path` is where `client` was read from, for whoever has to mend it.
+
+    Raises:
+        ConfigError: when a certificate or a key cannot be used.
+    """
+    tls = client.tls_config
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file, password="")
+    except OSError as error:
+        named = ", ".join(str(given) for given in (tls.ca_file, tls.cert_file, tls.key_file) if given is not None)
+        reason = getattr(error, "reason", None) or error.strerror
+        msg = f"{path}: tls_config: {named} cannot be used ({reason}): they are PEM, and a key has no passphrase"
+        raise ConfigError(msg) from None
+    return context

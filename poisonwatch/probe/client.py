@@ -10,7 +10,7 @@ import msgspec
 
 from poisonwatch import __version__
 from poisonwatch.errors import ProbeError
-from poisonwatch.probe.http import Exchange, authorization
+from poisonwatch.exchange import Exchange, authorization
 from poisonwatch.types import UNVERSIONED
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from poisonwatch import __version__
 from poisonwatch.errors import ProbeError
+from poisonwatch.exchange import Exchange, authorization
 from poisonwatch.formats.records import name_of
 from poisonwatch.monitor.coverage import ALL, MOST_SERIES, Series
-from poisonwatch.probe.http import Exchange, authorization
 from poisonwatch.types import UNVERSIONED
 
 if TYPE_CHECKING:

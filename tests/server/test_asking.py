@@ -117,7 +117,7 @@ def test_redirects_are_not_followed(pki: Path) -> None:
         ("basic_auth: {username: ann, password: s3cret, password_file: a}", "give the password once"),
         ("authorization: {}", "authorization: give the token once"),
         (f"{LOGIN}\nauthorization: {{credentials: s3cret}}", "a request has one Authorization"),
-        ("tls_config: {insecure_skip_verify: true}", "would believe anybody: name the agent's CA as `ca_file`"),
+        ("tls_config: {insecure_skip_verify: true}", "would believe anybody: name the server's CA as `ca_file`"),
         ("tls_config: {cert_file: client.crt}", "`cert_file` and `key_file` belong together"),
         ("tls_config: {server_name: a}", "tls_config.server_name: unknown key; known are ca_file"),
         ("basic_auth: [s3cret", "this is not valid YAML"),

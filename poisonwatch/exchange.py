@@ -16,8 +16,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from poisonwatch.errors import ProbeError
-from poisonwatch.formats.records import name_of
+from poisonwatch.errors import ProbeError, StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +34,9 @@ LONGEST_TOKEN = 1 << 16
 
 READ_OF_AN_ERROR = 1000
 """Bytes that are read of the body of an error; the first words of it are told."""
+
+LONGEST_TOLD = 128
+"""Characters of what a server said that are told."""
 
 
 class _Incoming(io.RawIOBase):
@@ -76,10 +78,11 @@ class _Connection(HTTPConnection):
 
 
 class Exchange:
-    """One request and its answer; `abort` ends it from another thread."""
+    """One request and its answer; `abort` ends it from another thread. `context` says whom to believe over TLS, by default whom the system believes."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, context: ssl.SSLContext | None = None) -> None:
         self._deadline = time.monotonic() + timeout
+        self._context = context
         self._socket: socket.socket | None = None
         self._aborted = False
 
@@ -87,7 +90,8 @@ class Exchange:
         """The body of the answer to a POST.
 
         Raises:
-            ProbeError: when there is none with status 200, within the deadline and `LARGEST_ANSWER`.
+            StatusError: when it has another status than 200.
+            ProbeError: when there is none within the deadline and `LARGEST_ANSWER`.
         """
         return self._ask("POST", url, body, headers, LARGEST_ANSWER)
 
@@ -95,7 +99,8 @@ class Exchange:
         """The body of the answer to a GET.
 
         Raises:
-            ProbeError: when there is none with status 200, within the deadline and `LARGEST_PAGE`.
+            StatusError: when it has another status than 200.
+            ProbeError: when there is none within the deadline and `LARGEST_PAGE`.
         """
         return self._ask("GET", url, None, headers, LARGEST_PAGE)
 
@@ -126,11 +131,11 @@ class Exchange:
             place = f"{parts.scheme}://{parts.netloc}{parts.path}"
             if 300 <= response.status < 400:
                 msg = f"{place} redirects ({response.status}): redirects are not followed, configure where it leads"
-                raise ProbeError(msg)
+                raise StatusError(msg, response.status)
             if response.status != 200:
                 said = _told(response.read(READ_OF_AN_ERROR).decode("utf-8", "replace"), headers.get("Authorization"))
                 msg = f"{place} answered {response.status}: {said}"
-                raise ProbeError(msg)
+                raise StatusError(msg, response.status, response.headers.get("Retry-After"))
             answer = response.read(largest + 1)
             if len(answer) > largest:
                 msg = f"{place} answered with more than {largest:,} bytes"
@@ -153,7 +158,7 @@ class Exchange:
                 trouble = error
                 continue
             if tls:
-                context = ssl.create_default_context()
+                context = self._context or ssl.create_default_context()
                 # The handshake needs a connected socket, and its time counts too.
                 self._socket = context.wrap_socket(self.within(), server_hostname=host)
             return
@@ -210,4 +215,5 @@ def _told(text: str, secret: str | None = None) -> str:
     """A text from outside as one short printable line; a server that echoes our token is not quoted with it."""
     if secret is not None:
         text = text.replace(secret, "...").replace(secret.rpartition(" ")[2], "...")
-    return name_of(" ".join(text.split()))
+    told = " ".join(text.split())[:LONGEST_TOLD]
+    return "".join(c if c.isprintable() else "\ufffd" for c in told)

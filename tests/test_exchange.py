@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.errors import ProbeError
-from poisonwatch.probe.http import LARGEST_ANSWER, Exchange
+from poisonwatch.exchange import LARGEST_ANSWER, Exchange
 from tests.probe.answering import answering, listening, page, until_gone
 
 if TYPE_CHECKING:
