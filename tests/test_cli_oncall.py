@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -18,6 +21,7 @@ from tests.server.loops import turning
 from tests.server.snapshots import demo, fresh
 from tests.server.stories import changed, told_in_full
 from tests.server.test_access import USERS
+from tests.system.programs import Sidecar, demo_lines, value, wait_for
 from tests.test_cli import DATA, UNREACHABLE, USAGE, assert_told, poisonwatch
 
 if TYPE_CHECKING:
@@ -209,3 +213,39 @@ def test_override_names_its_author() -> None:
     hold = ["override", "m", "v", "--decision", "hold", "--for", "1h"]
     assert_told(poisonwatch(*hold, "--reason", "x"), USAGE, "Missing option '--author'")
     assert_told(poisonwatch(*hold, "--author", "ann"), USAGE, "Missing option '--reason'")
+
+
+@pytest.mark.slow
+def test_a_real_agent(tmp_path: Path) -> None:
+    """What a person decides holds in the running agent, in its journal and metrics, also after a crash, until it is withdrawn."""
+    sidecar = Sidecar(tmp_path)
+    try:
+        url = f"http://{sidecar.start()}"
+        log = demo_lines(time.time())
+        sidecar.append(log)
+        sidecar.has_read(len(log))
+        decided = ["decision", "--model-version", "v2", "--json", "--url"]
+        named = {"model": "sms-spam", "model_version": "v2"}
+        wait_for(
+            "a rollback",
+            lambda: value(sidecar.series(), "poisonwatch_decision", **named, decision="rollback") == 1,
+            sidecar.told,
+        )
+        said = poisonwatch("override", "sms-spam", "v2", "--decision", "hold", "--for", "4h", *ASIS, "--url", url)
+        assert_done(said, "sms-spam v2: hold until")
+        sidecar.stop(signal.SIGKILL)
+        url = f"http://{sidecar.start()}"
+        (one,) = json.loads(poisonwatch(*decided, url).stdout)
+        assert (one["decision"], one["reason"], one["override"]["author"]) == ("hold", "overridden", "ann")
+        assert value(sidecar.series(), "poisonwatch_decision", **named, decision="hold") == 1
+        assert value(sidecar.series(), "poisonwatch_override_info", **named, decision="hold", author="ann") == 1
+        assert "override  hold by ann" in poisonwatch("explain", "sms-spam/v2", "--url", url).stdout
+        assert_done(poisonwatch("override", "sms-spam", "v2", "--withdraw", *ASIS, "--url", url), "holds again")
+        (one,) = json.loads(poisonwatch(*decided, url).stdout)
+        assert (one["decision"], one["target"], one["override"]) == ("rollback", "v1", None)
+        with urlopen(f"{url}/v1/journal?limit=256") as answer:  # noqa: S310 - loopback only
+            told = json.load(answer)
+        assert told == sidecar.entries()[-256:]
+        assert {"override", "override_ended"} <= {entry["kind"] for entry in told}
+    finally:
+        sidecar.close()
