@@ -39,7 +39,7 @@ OVERRIDDEN = 86 * MINUTE
 
 BROKEN = (80 * MINUTE, 84 * MINUTE)
 LATE = (70 * MINUTE, 71 * MINUTE)
-LABELLED_EVERY = 4
+LABELLED_EVERY = 8
 
 CONFIG = """\
 models:
@@ -181,7 +181,7 @@ def traffic() -> list[tuple[float, bytes]]:
 
 
 def labels(log: list[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
-    """What people say of every fourth prediction, two minutes later: mostly that it was right; two of them look at some."""
+    """What people say of every eighth prediction, two minutes later: mostly that it was right; two of them look at some."""
     found = []
     for number, (at, line) in enumerate(log[::LABELLED_EVERY]):
         try:

@@ -33,16 +33,19 @@ VALUES = {
 }
 """The variables as Grafana would fill them in; several values of one become such a pattern."""
 
-NOT_HERE: dict[tuple[str, str], str] = {
-    (
-        "Rejected lines",
-        "B",
-    ): "only a source that is pushed to refuses anything; it is counted from its first refusal on",
+_PUSHED = "only a source that is pushed to refuses anything; it is counted from its first refusal on"
+_TOLD = "here Prometheus notifies, not the agent: it has no receivers"
+NOT_HERE = {
+    ("Rejected lines", "B"): _PUSHED,
+    ("Notifications", "A"): _TOLD,
+    ("Notifications", "B"): _TOLD,
+    ("Notifications", "C"): _TOLD,
+    ("Notifications that wait", "A"): _TOLD,
 }
 """Panels (title, letter of the target) that this story leaves empty, and why; each is run all the same."""
 
 
-EMPTY: frozenset[str] = frozenset()
+EMPTY = frozenset(["Notifications", "Notifications that wait"])
 """Titles of panels in which nothing at all is seen in this story."""
 
 
