@@ -14,7 +14,7 @@ from poisonwatch.config import Config
 from poisonwatch.reference.file import load, save
 from poisonwatch.sinks.journal import read
 from tests.streams import START, Record, lines, merged, predictions, usual_reference
-from tests.system.programs import free_port
+from tests.system.programs import fetch, free_port, series_of, value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +68,14 @@ class Agent:
         intake = saved["intake"]
         found: int = sum(intake["counters"]["predictions"].values()) - intake["distinct"]["mail"]["dropped"]
         return found
+
+    def listens(self) -> bool:
+        """Whether it answers with what its loop has published."""
+        try:
+            found = series_of(fetch(f"http://127.0.0.1:{self.port}/metrics"))
+        except OSError:
+            return False
+        return value(found, "poisonwatch_heartbeat_timestamp_seconds") > 0
 
     def findings(self) -> list[dict[str, Any]]:
         """Alerts and decisions of the journal, without what a restart changes."""

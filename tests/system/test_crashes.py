@@ -61,6 +61,7 @@ def killed(
         assert died == len(nursery.ends), (agent.folder / "agents.log").read_text()[-4000:]
         nursery.start(agent.arguments)
         wait_for("all are counted", lambda: agent.counted() >= expected, lambda: f"{agent.counted()} of {expected}")
+        wait_for("the last agent listens", agent.listens)
         time.sleep(1.0)
         assert nursery.stop() == 0
     return died

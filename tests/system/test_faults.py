@@ -82,8 +82,9 @@ def shown(agent: Agent, what: str, **least: float) -> Series:
 
 
 def counts(agent: Agent, expected: int) -> None:
-    """Wait until a checkpoint has as many predictions, and some time for one too many."""
+    """Wait until a checkpoint has as many predictions and the agent of now works, and some time for one too many."""
     wait_for("all are counted", lambda: agent.counted() >= expected, lambda: f"{agent.counted()} of {expected}")
+    listening(agent)
     time.sleep(0.5)
     assert agent.counted() == expected
 
@@ -132,8 +133,8 @@ def accepted(agent: Agent, records: list[Record]) -> bool:
 
 
 def listening(agent: Agent) -> None:
-    """Wait until the agent answers."""
-    shown(agent, "it listens", heartbeat_timestamp_seconds=1)
+    """Wait until the agent answers: before it has begun, a signal ends it as any program."""
+    wait_for("it listens", agent.listens, lambda: (agent.folder / "agents.log").read_text()[-4000:])
 
 
 # Processes
