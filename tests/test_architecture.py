@@ -6,8 +6,8 @@
     assemble      from a configuration to an agent
     agent         the one loop
     reference     the edge's own composition: reads logs (sources, formats) and tells the time as the journal does (sinks)
-    sources  server  probe  of formats, of sinks; of inference servers
-    config  formats  sinks  checkpoint
+    sources  server  probe  notify  of formats, of sinks; of inference servers; of receivers
+    config  formats  sinks  checkpoint  exchange
     monitor       the pure machine of one model
     detect  judge  mining  none knows another
     profile
@@ -32,8 +32,8 @@ LAYERS = (
     {"profile"},
     {"detect", "judge", "mining"},
     {"monitor"},
-    {"config", "formats", "sinks", "checkpoint"},
-    {"sources", "server", "probe"},
+    {"config", "formats", "sinks", "checkpoint", "exchange"},
+    {"sources", "server", "probe", "notify"},
     {"reference"},
     {"agent"},
     {"assemble"},
