@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +74,16 @@ class SourceSnapshot:
     newest: float
 
 
+class ReceiverSnapshot(NamedTuple):
+    """How a receiver of notifications does: how many it took and how many tries failed, what was given up, and what waits for it."""
+
+    name: str
+    sent: int
+    failed: int
+    dropped: int
+    waiting: int
+
+
 @dataclass(frozen=True, slots=True)
 class MiningSnapshot:
     """How the miner and the probes do.
@@ -141,6 +151,7 @@ class Snapshot:
     journal_unwritten: int = 0
     dead_letters_lost: int = 0
     journal: tuple[Mapping[str, Any], ...] = ()
+    receivers: tuple[ReceiverSnapshot, ...] = ()
 
 
 @dataclass(slots=True)
