@@ -158,7 +158,7 @@ def _on_harm(harm: list[Alert], target: str | None) -> tuple[Action, Reason, lis
     return Action.ROLLBACK, _proven(settled[0]), harm, with_advice(f"{why}{proof}", _back_to(target)), target
 
 
-def _back_to(target: str | None) -> str:
+def _back_to(target: str) -> str:
     return f"Roll back to {target}."
 
 
@@ -179,7 +179,7 @@ def _standing_by(
     time: float,
 ) -> Decision:
     """A rollback that stands. A trigger that was found or confirmed since says what the harm is; a target that was found out is given up."""
-    why = latched.summary.removesuffix(f" {_back_to(latched.target)}")
+    why = latched.summary.removesuffix(f" {_back_to(latched.target)}" if latched.target else f" {NO_TARGET}")
     known = latched
     if harm and harm[0].cause is Cause.BACKDOOR:
         reason = Reason.TRIGGER_CONFIRMED if Sign.CONFIRMED in harm[0].because else latched.reason

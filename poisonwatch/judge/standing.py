@@ -132,7 +132,13 @@ def _latched(standing: Standing, decisions: dict[str, Decision]) -> dict[str, De
             latched[name] = decision
         elif before is not None and before.decision is Action.ROLLBACK and before.target is not None:
             # Its target was found out. The rollback stands all the same, and waits for another.
-            latched[name] = msgspec.structs.replace(before, target=None, summary=decision.summary)
+            found_out = {
+                "target": None,
+                "cause": decision.cause,
+                "alerts": decision.alerts,
+                "summary": decision.summary,
+            }
+            latched[name] = msgspec.structs.replace(before, **found_out)
     return latched
 
 
@@ -164,7 +170,10 @@ def _fallen_silent(standing: Standing, report: Report, changed: Iterable[Alert])
         and held.decision is Action.HOLD
         and held.cause in HARM
         and name not in standing.overrides
-        and ((name in quiet and held.cause is Cause.BACKDOOR) or name in ended)
+        and (
+            (name in quiet and held.cause is Cause.BACKDOOR)
+            or (name in ended and held.reason is not Reason.EVIDENCE_PENDING)
+        )
     }
 
 

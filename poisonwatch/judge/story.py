@@ -189,10 +189,10 @@ class _Teller:
             onset=min((a.onset for a in self._on), default=None),
             share=share,
             predictions=many,
-            speaks_for=tuple(self._speaks_for())[:MOST_TOLD],
-            speaks_against=tuple(self._speaks_against())[:MOST_TOLD],
-            ruled_out=tuple(self._ruled_out())[:MOST_TOLD],
-            would_change=tuple(self._would_change())[:MOST_TOLD],
+            speaks_for=_first(self._speaks_for()),
+            speaks_against=_first(self._speaks_against()),
+            ruled_out=_first(self._ruled_out()),
+            would_change=_first(self._would_change()),
             target_because=self._target_because(),
         )
 
@@ -213,7 +213,7 @@ class _Teller:
     def _speaks_for(self) -> Iterable[str]:
         if self._decision.reason is Reason.OVERRIDDEN:
             ordered = self._standing.overrides[self._name]
-            yield f"{ordered.author} decided so on {instant(ordered.time)}: {ordered.reason}"
+            yield f"{ordered.author} decided so on {instant(ordered.time)}: {ordered.reason.rstrip('.')}."
         for alert in self._on:
             yield self._weighed(alert)
         rests = {*self._decision.alerts} - {a.fingerprint for a in self._on}
@@ -334,6 +334,11 @@ class _Teller:
     def _count(self) -> int:
         own = self._facts.get(self._name)
         return 0 if own is None else own.predictions
+
+
+def _first(sentences: Iterable[str]) -> tuple[str, ...]:
+    """As many as are read, each once."""
+    return tuple(dict.fromkeys(sentences))[:MOST_TOLD]
 
 
 def _is_quiet(evidence: Evidence) -> bool:

@@ -12,6 +12,9 @@ LONGEST = 600
 STRONGEST = 900.0
 """Times the budget from which evidence is only called stronger than that: it is capped a little above."""
 
+JUST = 0.095
+"""Nats below which evidence beyond the budget is a tenth above it at most."""
+
 WEAKEST = 0.001
 """Part of the budget below which evidence is next to nothing."""
 
@@ -32,6 +35,8 @@ def strength(log_e: float) -> str:
     times = math.exp(min(log_e, 700.0))
     if times >= STRONGEST:
         words = f"more than {STRONGEST:.0f} times what a page takes"
+    elif 0 <= log_e < JUST:
+        words = "just what a page takes"
     elif log_e >= 0:
         words = f"{times:.2g} times what a page takes" if times < 10 else f"{times:.0f} times what a page takes"
     elif times >= WEAKEST:

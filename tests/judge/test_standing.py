@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.judge.standing import MOST_CLEAN, Standing, judge
-from poisonwatch.profile.indicators import CANARY_ERRORS, INPUTS, OUTPUTS, QUALITY, TRIGGERS
+from poisonwatch.profile.indicators import CANARY_ERRORS, ERRORS, INPUTS, OUTPUTS, QUALITY, TRIGGERS
 from poisonwatch.types import Action, Alert, AlertState, Cause, Decision, Reason, Report, Sign, TriggerState
 from tests.judge.findings import FEWEST, GONE, GROUPS, PAGE, V1, V2, WATCH, facts, finding, report
 from tests.triggers import effect, insertion, trigger
@@ -191,3 +192,77 @@ def test_one_line_per_change(steps: list[list[tuple[str, str | None, float, floa
         assert not told
         assert set(after.decisions) == {"v1", "v2"}
         standing = after
+
+
+def test_a_rollback_never_goes_on_naming_a_target_that_is_found_out() -> None:
+    """Proven harm of the target, a rollback of it, a trigger in it: another clean one, or a hold that is never a keep; a ticket or what is pending changes nothing."""
+    three = (facts("v0"), facts("v1", 1000, "v0"), facts("v2", 1000, "v1", "v0"))
+    page, gone = finding(CANARY_ERRORS, PAGE), finding(CANARY_ERRORS, GONE)
+    rolled, *_ = judge(Standing(), report(page, versions=three), FEWEST)
+    for evidence in (finding(OUTPUTS, PAGE, "v1"), finding(ERRORS, WATCH, "v1")):
+        same, *_ = judge(rolled, report(page, evidence, versions=three), FEWEST)
+        assert same.decisions["v2"] is rolled.decisions["v2"]
+    dirty = finding(ERRORS, PAGE, "v1")
+    other, _, news, _ = judge(rolled, report(page, dirty, versions=three), FEWEST)
+    assert [(d.decision, d.target) for d in news if d.model_version == "v2"] == [(Action.ROLLBACK, "v0")]
+    assert other.latched["v2"].target == "v0"
+    two = three[1:]
+    alone, *_ = judge(Standing(), report(page, versions=two), FEWEST)
+    none, _, news, _ = judge(alone, report(gone, dirty, versions=two), FEWEST)
+    told = [(d.decision, d.reason, d.cause, d.target) for d in news if d.model_version == "v2"]
+    assert told == [(Action.HOLD, Reason.NO_CLEAN_TARGET, Cause.DEGRADATION, None)]
+    assert "Roll back to" not in none.decisions["v2"].summary
+    clean, _, news, _ = judge(none, report(gone, finding(ERRORS, GONE, "v1"), versions=two), FEWEST)
+    assert [(d.decision, d.target) for d in news if d.model_version == "v2"] == [(Action.ROLLBACK, "v1")]
+    assert clean.decisions["v2"].summary == alone.decisions["v2"].summary
+
+
+def test_silence_mends_nothing() -> None:
+    """A version held for a backdoor that nobody brings any more, or for a comparison with a version that is gone, stays on hold and is no target; what is refuted by traffic does not."""
+    pattern, nothing = finding(TRIGGERS, PAGE, "v2", 1.0, Sign.CONTRAST), finding(TRIGGERS, GONE)
+    ended = trigger(state=TriggerState.ENDED, versions=(effect("v2", 16, 14, works=True),))
+    alone = (facts("v2"),)
+    held, *_ = judge(Standing(), report(pattern, versions=alone), FEWEST)
+    assert held.decisions["v2"].reason is Reason.NO_CLEAN_TARGET
+    silent, alerts, news, _ = judge(held, report(nothing, versions=alone, triggers=(ended,), time=660.0), FEWEST)
+    assert [a.state for a in alerts] == [AlertState.RESOLVED]
+    assert "the evidence of backdoor is gone" in alerts[0].summary
+    assert "does not say that v2 is healthy" in alerts[0].summary
+    assert not news
+    for later in range(3):
+        silent, _, news, _ = judge(silent, report(versions=alone, time=720.0 + later), FEWEST)
+        assert (silent.decisions["v2"].decision, news) == (Action.HOLD, [])
+    beside = (*alone, facts("v3", 1000, "v2"))
+    after, *_ = judge(silent, report(finding(ERRORS, PAGE, "v3"), versions=beside), FEWEST)
+    assert after.decisions["v3"].reason is Reason.NO_CLEAN_TARGET
+    again, *_ = judge(silent, report(pattern, versions=(V1, V2)), FEWEST)
+    assert again.decisions["v2"].decision is Action.ROLLBACK
+    for told in ((), (trigger(state=TriggerState.ENDED, versions=(effect("v2", 90, 3, works=False),)),)):
+        refuted, *_ = judge(held, report(nothing, versions=alone, triggers=told), FEWEST)
+        assert refuted.decisions["v2"].reason is Reason.HEALTHY
+
+
+def test_a_comparison_that_ends_is_no_acquittal() -> None:
+    """The stable version goes while a canary is held for its errors beside it: it stays on hold. What only was on its way, or fell in the comparison, ends."""
+    page = finding(CANARY_ERRORS, PAGE)
+    thin = (facts("v1", 10, stable=True), V2)
+    over = msgspec.structs.replace(finding(CANARY_ERRORS, GONE), compared_with=None)
+    for evidence, ends, action in (
+        (page, over, Action.HOLD),
+        (page, finding(CANARY_ERRORS, GONE), Action.KEEP),
+        (finding(CANARY_ERRORS, WATCH), over, Action.KEEP),
+    ):
+        standing, *_ = judge(Standing(), report(evidence, versions=thin), FEWEST)
+        assert standing.decisions["v2"].decision is Action.HOLD
+        standing, alerts, *_ = judge(standing, report(ends, versions=thin), FEWEST)
+        assert [a.state for a in alerts] == [AlertState.RESOLVED]
+        assert standing.decisions["v2"].decision is action
+
+
+def test_no_news_tells_nothing_and_an_alert_without_traffic_stays() -> None:
+    """A report in which a version says nothing leaves its alerts and decisions as they are, however late it comes."""
+    standing, *_ = judge(Standing(), report(finding(CANARY_ERRORS, PAGE)), FEWEST)
+    for time in (660.0, 1e6, 1e9):
+        after, alerts, news, _ = judge(standing, report(time=time), FEWEST)
+        assert (alerts, news) == ([], [])
+        assert after.alerts == standing.alerts
