@@ -309,7 +309,16 @@ def test_start_at_the_latest(cluster: Brokers, topic: str) -> None:
     load.numbers(100)
     source = KafkaSource(config(cluster, topic, start="latest"))
     born = source.position()
-    assert pump([source], lambda _: False, 2.0) == []
+    group = Consumer({"bootstrap.servers": ",".join(cluster.addresses), "group.id": topic, "log_level": 0})
+    places = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+
+    def told(_: list[Event]) -> bool:
+        """Whether the group knows of every partition where the first start was."""
+        return all(place.offset >= 0 for place in group.committed(places, timeout=PATIENCE))
+
+    assert pump([source], told) == []
+    assert told([])
+    group.close()
     source.close()
     load.numbers(100)
     source = KafkaSource(config(cluster, topic, start="latest"))

@@ -49,6 +49,19 @@ def wait_for(what: str, thing: Callable[[], Any], but: Callable[[], str] = str) 
     raise AssertionError(msg)
 
 
+def obstruct(draft: Path) -> None:
+    """Put a folder where an agent writes its drafts, which refuses even root; between two drafts, as one may be there."""
+
+    def made() -> bool:
+        try:
+            draft.mkdir()
+        except FileExistsError:
+            return False
+        return True
+
+    wait_for("no draft", made)
+
+
 def tool(name: str) -> str:
     """Path of a program: on PATH, else where `.ci/debian-tools` unpacked it. Never a reason to skip."""
     unpacked = ROOT / ".tools" / "debian" / "usr" / "bin" / name

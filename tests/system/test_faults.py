@@ -27,7 +27,7 @@ from tests.folders import Folder, monitor, seen, work
 from tests.kafka_brokers import brokers
 from tests.streams import START, Record, lines, merged, predictions
 from tests.system.nursery import Nursery
-from tests.system.programs import PATIENCE, Series, fetch, series_of, total, value, wait_for
+from tests.system.programs import PATIENCE, Series, fetch, obstruct, series_of, total, value, wait_for
 from tests.system.stateful import Agent, in_peace, same
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def test_spool_full(tmp_path: Path) -> None:
     with Nursery(agent.folder) as nursery:
         nursery.start(agent.arguments)
         wait_for("the first checkpoint", agent.saved)
-        (agent.folder / "checkpoint.part").mkdir()
+        obstruct(agent.folder / "checkpoint.part")
         done = 0
         while done < len(parts) and (answer := post(agent, parts[done])) == (200, None):
             done += 1

@@ -24,6 +24,7 @@ from tests.system.programs import (
     Sidecar,
     demo_lines,
     free_port,
+    obstruct,
     poisonwatch,
     promtool_check,
     total,
@@ -243,7 +244,7 @@ def test_repeats_no_finding_that_no_checkpoint_covers(
     """
     sidecar.start()
     draft = sidecar.checkpoint_file.with_name(sidecar.checkpoint_file.name + ".part")
-    draft.mkdir()  # refuses even root
+    obstruct(draft)
     saved = sidecar.checkpoint_file.read_bytes()
     half = lines_before(log, one_firing(replayed)["time"]) + 500
     sidecar.append(log[:half])
