@@ -180,7 +180,7 @@ def _alert(
         subjects=evidence.subjects,
         log_e=evidence.log_e,
         effect=evidence.effect,
-        onset=evidence.onset,
+        onset=before.onset if before is not None and state is AlertState.RESOLVED else evidence.onset,
         n=evidence.n,
         time=time,
         summary=(farewell if state is AlertState.RESOLVED else summarise)(evidence, cause),

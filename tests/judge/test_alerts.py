@@ -7,8 +7,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from poisonwatch.judge.alerts import FIRING_AT, PENDING_AT, RESOLVED_AT, fingerprint, step_alerts
+from poisonwatch.judge.cause import predictions
 from poisonwatch.judge.decision import HARM
 from poisonwatch.profile.indicators import (
     CANARY_CLASS,
@@ -23,7 +25,7 @@ from poisonwatch.profile.indicators import (
     SOURCES,
     TRIGGERS,
 )
-from poisonwatch.types import Alert, AlertState, Cause, Evidence, Severity, Sign
+from poisonwatch.types import Alert, AlertState, Cause, Evidence, Severity, Sign, Subject
 from tests.judge.findings import FAINT, GONE, GROUPS, PAGE, WATCH, finding
 
 OF_TRIGGERS = (Sign.CONTRAST, Sign.CONFIRMED, Sign.AWAITED)
@@ -228,6 +230,49 @@ def test_an_alert_carries_its_evidence() -> None:
         assert getattr(alert, name) == getattr(evidence, name)
     assert alert.severity is Severity.PAGE
     assert alert.because == (CANARY_ERRORS,)
+
+
+def test_an_alert_ends_with_the_onset_it_had_and_without_a_word_of_health() -> None:
+    """What is left of the evidence began at another time; that it is gone is told, and why."""
+    for evidence, over, why in (
+        (finding(ERRORS, PAGE), finding(ERRORS, GONE), "looks as expected"),
+        (trigger(PAGE, Sign.CONTRAST), trigger(GONE), "no prediction has shown the trigger for long"),
+        (finding(CANARY_ERRORS, PAGE), finding(CANARY_ERRORS, GONE), "looks as expected"),
+        (
+            finding(CANARY_ERRORS, PAGE),
+            replace(finding(CANARY_ERRORS, GONE), compared_with=None),
+            "no version beside it",
+        ),
+        (finding(QUALITY, PAGE, None), finding(QUALITY, GONE, None), "does not say that all is well"),
+    ):
+        alerts, _ = step_alerts({}, [evidence], 0.0)
+        (ended,) = step_alerts(alerts, [replace(over, onset=9000.0)], 60.0)[1]
+        assert (ended.state, ended.onset) == (RESOLVED, evidence.onset)
+        assert why in ended.summary
+        assert "is gone" in ended.summary
+        assert "This does not say that" in ended.summary
+
+
+def test_how_many_are_touched() -> None:
+    """A finder's own share, else how far the rate lies from what was expected; nothing where it is asked of a part, of verified inputs, of sources or of lines."""
+
+    def touched(evidence: Evidence) -> tuple[float | None, int | None]:
+        (alert,) = step_alerts({}, [evidence], 0.0)[1]
+        share = alert.affected
+        return None if share is None else round(share, 6), predictions(alert)
+
+    slice_ = (Subject(indicator="flipped where segment = a", signal="flips", rate=0.3, expected=0.1),)
+    assert touched(finding(OUTPUTS, PAGE)) == (0.2, 200)
+    assert touched(replace(finding(FLIPS, PAGE), subjects=slice_)) == (None, 200)
+    assert touched(finding(ERRORS, PAGE)) == (0.2, None)
+    assert touched(finding(CANARY_ERRORS, PAGE)) == (0.2, None)
+    assert touched(finding("golden", PAGE)) == (None, None)
+    assert touched(finding(SOURCES, PAGE, None)) == (None, None)
+    assert touched(finding("volume", PAGE, None)) == (None, None)
+    assert touched(finding(QUALITY, PAGE, None)) == (None, None)
+    assert touched(replace(trigger(PAGE, Sign.CONTRAST), affected=0.046, n=66)) == (0.046, 66)
+    falls = (Subject(indicator="prediction = spam", signal="class", rate=0.05, expected=0.2),)
+    assert touched(replace(finding(OUTPUTS, PAGE), subjects=falls)) == (0.15, 150)
 
 
 def test_a_ticket_rises_to_a_page_when_the_second_mark_comes_and_never_sinks() -> None:

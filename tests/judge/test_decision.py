@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from poisonwatch.judge.aftermath import RollbackState
 from poisonwatch.judge.alerts import step_alerts
 from poisonwatch.judge.cause import PROOFS
 from poisonwatch.judge.decision import HARM, decide
@@ -354,3 +357,16 @@ def test_who_is_not_seen_is_not_kept(of: str | None, signs: tuple[Sign, ...]) ->
     assert (decided["v2"].decision, decided["v2"].reason, decided["v2"].cause) == (HOLD, Reason.BLIND, Cause.BLIND)
     other = (HOLD, Reason.BLIND) if of is None else (Action.KEEP, Reason.HEALTHY)
     assert (decided["v1"].decision, decided["v1"].reason) == other
+
+
+def test_every_reason_and_every_state_of_a_rollback_is_documented() -> None:
+    """docs/decisions.md has a row for each reason with its decision, and one for each state."""
+    rows = {
+        tuple(cell.strip(" `") for cell in line.split("|")[1:3])
+        for line in (Path(__file__).parents[2] / "docs" / "decisions.md").read_text("utf-8").splitlines()
+        if line.startswith("| `")
+    }
+    told = {(reason.value, action.value) for _, _, action, reason, _ in TABLE}
+    reasons = {reason.value for reason in Reason}
+    assert {row for row in rows if row[0] in reasons} == told | {(Reason.OVERRIDDEN.value, "any")}
+    assert {state.value for state in RollbackState} <= {row[0] for row in rows}
