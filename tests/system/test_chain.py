@@ -91,6 +91,11 @@ def described(prometheus: Prometheus, name: str) -> str:
     return str(text)
 
 
+def states(alertmanager: Alertmanager, name: str) -> set[str]:
+    """In which states Alertmanager has the alerts of this name."""
+    return {str(alert["status"]["state"]) for alert in alertmanager.active(name)}
+
+
 def said(receiver: Receiver) -> list[dict[str, str]]:
     """Titles and texts of all that was said in the chat, in order."""
     return [came.body["attachments"][0] for came in list(receiver.received) if came.path == "/chat"]
@@ -145,6 +150,12 @@ def test_the_page_arrives_and_outlives_the_agent(
         assert re.search(r"\d ?% of its (traffic|predictions)", shown["text"])
         sidecar.append(log[written:])
         sidecar.has_read(len(log))
+        # What else the backdoor moves is in no ticket: the page says it all.
+        wait_for(
+            "a ticket that is held back",
+            lambda: states(alertmanager, "PoisonwatchOutputChange") == {"suppressed"},
+            told,
+        )
 
         # The watcher dies. That is a page of its own, and no sign of health.
         sidecar.stop(signal.SIGKILL)
@@ -153,8 +164,7 @@ def test_the_page_arrives_and_outlives_the_agent(
         record_testsuite_property("seconds from the kill to the page for it", round(came.time - killed, 1))
         wait_for("more than the gap", lambda: time.time() - killed > GAP + 5)
         assert not receiver.alerts(ROLLBACK, "resolved"), told()
-        (standing,) = alertmanager.active(ROLLBACK)
-        assert standing["status"]["state"] == "active"
+        assert states(alertmanager, ROLLBACK) == {"active"}
         text = described(prometheus, ROLLBACK)
         assert text.startswith("The agent is silent now; what it said last stands: ")
         assert PHRASE in text
@@ -163,7 +173,7 @@ def test_the_page_arrives_and_outlives_the_agent(
         sidecar.start()
         wait_for("the end of that page", lambda: receiver.alerts(DOWN, "resolved"), told)
         assert not receiver.alerts(ROLLBACK, "resolved"), told()
-        assert len(alertmanager.active(ROLLBACK)) == 1
+        assert states(alertmanager, ROLLBACK) == {"active"}
         wait_for("its own words", lambda: described(prometheus, ROLLBACK).startswith("sms-spam v2 answers 'ham'"), told)
         over = f'No longer firing, which is not "healthy": The poisonwatch agent {sidecar.address} is down; nobody watches its models.'
         wait_for("its end in words", lambda: over in {one["title"] for one in said(receiver)}, told)
@@ -171,5 +181,12 @@ def test_the_page_arrives_and_outlives_the_agent(
         paged = {
             alert["labels"]["alertname"] for c in receiver.received if c.path == "/pager" for alert in c.body["alerts"]
         }
+        tickets = {
+            alert["labels"]["alertname"]
+            for c in receiver.received
+            if c.path == "/tickets"
+            for alert in c.body["alerts"]
+        }
+        assert "PoisonwatchOutputChange" not in tickets, told()
         # Nobody moved the traffic in what are 30 minutes here; and an agent that takes two seconds to start takes two minutes.
         assert paged <= {ROLLBACK, DOWN, LATE, SLOW}, told()
