@@ -212,7 +212,9 @@ class App:
         self.published.snapshot = Snapshot(
             time=now,
             started=self._started,
-            models=tuple(model_snapshot(name, watched) for name, watched in self.models.items()),
+            models=tuple(
+                model_snapshot(name, watched, self._detection.min_predictions) for name, watched in self.models.items()
+            ),
             sources=self.intake.snapshots(),
             counters=self.intake.counted(),
             checkpoint=self._checkpointed,
@@ -285,7 +287,8 @@ class App:
             for accusation in report.accusations:
                 self.note(report.time, accusation_entry(report.model, accusation))
             for decision in decisions:
-                self.note(report.time, decision_entry(decision))
+                story = watched.story(decision, report.versions, report.evidence, self._detection.min_predictions)
+                self.note(report.time, decision_entry(decision, story))
             for rollback in rollbacks:
                 self.note(report.time, rollback_entry(rollback))
             for version in overrides.keys() - watched.standing.overrides.keys():

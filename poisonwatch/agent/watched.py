@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from poisonwatch.judge.standing import Standing, effective
+from poisonwatch.judge.story import tell
 from poisonwatch.sinks.snapshot import MiningSnapshot, ModelSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from poisonwatch.judge.story import Story
     from poisonwatch.monitor.machine import Monitor
     from poisonwatch.probe.probing import Probing
     from poisonwatch.probe.served import ServedCount
     from poisonwatch.reference.file import Reference
-    from poisonwatch.types import Trigger
+    from poisonwatch.types import Decision, Evidence, Trigger, VersionFacts
 
 
 @dataclass(slots=True)
@@ -34,18 +36,31 @@ class Watched:
     redacted: Callable[[Trigger], Trigger] = lambda trigger: trigger
     standing: Standing = field(default_factory=Standing)
 
+    def story(
+        self, decision: Decision, facts: Sequence[VersionFacts], evidence: Sequence[Evidence], fewest: int
+    ) -> Story:
+        """What stands behind a decision now; see `judge.story.tell`."""
+        triggers, blind = self.monitor.triggers.open(), self.reference.blind
+        return tell(decision, facts, self.standing, triggers, fewest, evidence, blind)
 
-def model_snapshot(name: str, watched: Watched) -> ModelSnapshot:
-    """What is shown of one model."""
+
+def model_snapshot(name: str, watched: Watched, fewest: int) -> ModelSnapshot:
+    """What is shown of one model; `fewest` is how many predictions a version must have before it can be called healthy."""
+    decisions = effective(watched.standing)
+    versions = watched.monitor.view()
+    on_log = watched.monitor.evidence_on_log()
+    facts = [view.facts for view in versions.values()]
+    evidence = [*on_log, *(found for view in versions.values() for found in view.evidence)]
     return ModelSnapshot(
         model=name,
         reference=watched.reference.sha256,
         reference_predictions=watched.reference.records,
         questions=watched.monitor.questions,
-        versions=watched.monitor.view(),
-        lines=tuple(watched.monitor.evidence_on_log()),
+        versions=versions,
+        lines=tuple(on_log),
         alerts=tuple(watched.standing.alerts.values()),
-        decisions=tuple(effective(watched.standing).values()),
+        decisions=tuple(decisions.values()),
+        stories={version: watched.story(one, facts, evidence, fewest) for version, one in decisions.items()},
         overrides=tuple(watched.standing.overrides.values()),
         rollbacks=tuple(watched.standing.rollbacks.values()),
         late=watched.monitor.late,

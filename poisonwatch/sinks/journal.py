@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from poisonwatch.judge.aftermath import Rollback
     from poisonwatch.judge.override import Override
+    from poisonwatch.judge.story import Story
     from poisonwatch.types import Accusation, Alert, Decision, Trigger
 
 FIRST = "0" * 64
@@ -63,9 +64,11 @@ def alert_entry(alert: Alert) -> dict[str, Any]:
     return {"kind": "alert", **_rounded(told)}
 
 
-def decision_entry(decision: Decision) -> dict[str, Any]:
-    """What the journal says of a decision that changed."""
-    return {"kind": "decision", **msgspec.to_builtins(decision)}
+def decision_entry(decision: Decision, story: Story) -> dict[str, Any]:
+    """What the journal says of a decision that changed, and what stood behind it then."""
+    told = _rounded(msgspec.to_builtins(story))
+    told["onset"] = None if story.onset is None else rfc3339(story.onset)
+    return {"kind": "decision", **msgspec.to_builtins(decision), "story": told}
 
 
 def rollback_entry(rollback: Rollback) -> dict[str, Any]:

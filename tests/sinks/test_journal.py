@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.errors import JournalError, StateError
+from poisonwatch.judge.story import Story
 from poisonwatch.sinks.journal import (
     FIRST,
     MOST_RECENT,
@@ -88,6 +89,20 @@ def decision(number: int) -> Decision:
     )
 
 
+def story(number: int) -> Story:
+    """What stood behind it."""
+    return Story(
+        onset=START + number / 3,
+        share=1 / 3,
+        predictions=number,
+        speaks_for=("It moved.",),
+        speaks_against=(),
+        ruled_out=("Drift.", "Broken data."),
+        would_change=("A person.",),
+        target_because="v0 is healthy.",
+    )
+
+
 def accusation(number: int) -> Accusation:
     """An accusation of a group of sources."""
     return Accusation(
@@ -112,7 +127,7 @@ def write(journal: Journal, first: int, last: int) -> None:
     """An alert and a decision for each number."""
     for number in range(first, last):
         journal.append(START + number / 3, alert_entry(alert(number)))
-        journal.append(START + number / 3, decision_entry(decision(number)))
+        journal.append(START + number / 3, decision_entry(decision(number), story(number)))
 
 
 def written(tmp_path: Path) -> tuple[Path, list[bytes]]:
@@ -139,6 +154,8 @@ def test_chain_holds(tmp_path: Path) -> None:
         entries[1]
     )
     assert {"decision", "reason", "cause", "target", "alerts"} <= set(entries[2])
+    behind = entries[2]["story"]
+    assert (behind["onset"], behind["share"], behind["would_change"]) == (entries[2]["time"], 0.333333, ["A person."])
 
 
 def recent(journal: Journal) -> list[dict[str, Any]]:
@@ -357,7 +374,7 @@ def test_said_again_after_a_restart(tmp_path: Path, position: int) -> None:
     again.append(START + 99, {"kind": "start"})
     for place in range(max(position - 1, 0), 8):
         number, of_decision = divmod(place, 2)
-        entry = decision_entry(decision(number)) if of_decision else alert_entry(alert(number))
+        entry = decision_entry(decision(number), story(number)) if of_decision else alert_entry(alert(number))
         again.append(START + number / 3, entry)
     again.close()
     assert [(entry["kind"], entry.get("n")) for entry in read(path)] == [
@@ -484,7 +501,7 @@ def test_accused_again_after_a_restart(tmp_path: Path) -> None:
     def story(journal: Journal) -> None:
         journal.append(START, alert_entry(alert(0)))
         journal.append(START, accusation_entry("mail", accusation(0)))
-        journal.append(START, decision_entry(decision(0)))
+        journal.append(START, decision_entry(decision(0), story(0)))
 
     journal = Journal(path)
     story(journal)
