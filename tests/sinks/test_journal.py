@@ -89,7 +89,7 @@ def decision(number: int) -> Decision:
     )
 
 
-def story(number: int) -> Story:
+def told_then(number: int) -> Story:
     """What stood behind it."""
     return Story(
         onset=START + number / 3,
@@ -127,7 +127,7 @@ def write(journal: Journal, first: int, last: int) -> None:
     """An alert and a decision for each number."""
     for number in range(first, last):
         journal.append(START + number / 3, alert_entry(alert(number)))
-        journal.append(START + number / 3, decision_entry(decision(number), story(number)))
+        journal.append(START + number / 3, decision_entry(decision(number), told_then(number)))
 
 
 def written(tmp_path: Path) -> tuple[Path, list[bytes]]:
@@ -374,7 +374,7 @@ def test_said_again_after_a_restart(tmp_path: Path, position: int) -> None:
     again.append(START + 99, {"kind": "start"})
     for place in range(max(position - 1, 0), 8):
         number, of_decision = divmod(place, 2)
-        entry = decision_entry(decision(number), story(number)) if of_decision else alert_entry(alert(number))
+        entry = decision_entry(decision(number), told_then(number)) if of_decision else alert_entry(alert(number))
         again.append(START + number / 3, entry)
     again.close()
     assert [(entry["kind"], entry.get("n")) for entry in read(path)] == [
@@ -501,7 +501,7 @@ def test_accused_again_after_a_restart(tmp_path: Path) -> None:
     def story(journal: Journal) -> None:
         journal.append(START, alert_entry(alert(0)))
         journal.append(START, accusation_entry("mail", accusation(0)))
-        journal.append(START, decision_entry(decision(0), story(0)))
+        journal.append(START, decision_entry(decision(0), told_then(0)))
 
     journal = Journal(path)
     story(journal)
