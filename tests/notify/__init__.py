@@ -1,0 +1,1 @@
+"""Tests of what tells people of alerts, against real receivers."""
