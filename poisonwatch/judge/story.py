@@ -246,7 +246,7 @@ class _Teller:
             for group, said in SEEN.items():
                 found = self._evidence.get((self._name, group))
                 if found is not None and found.n and _is_quiet(found):
-                    yield f"Nothing of it in the {said} ({strength(found.log_e)})."
+                    yield f"Not seen in the {said} ({strength(found.log_e)})."
         else:
             for alert in self._beside:
                 yield self._weighed(alert)
@@ -325,7 +325,8 @@ class _Teller:
         """The sentence of an alert, and how strong its evidence is."""
         found = self._evidence.get((alert.model_version, alert.group))
         log_e = alert.log_e if found is None else found.log_e
-        told = f"{alert.summary} Evidence: {strength(log_e)}; it moved by {abs(alert.effect):.1f} in log-odds, over {alert.n:,}."
+        weight = f"Evidence: {strength(log_e)}, from {alert.n:,} observations; the effect is {abs(alert.effect):.1f} in log-odds."
+        told = f"{alert.summary} {weight}"
         second = alert.second_onset
         if second is not None and abs(second - alert.onset) > APART:
             told += f" Another method says that it began on {instant(second)}."

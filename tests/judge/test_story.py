@@ -63,12 +63,12 @@ def test_the_story_of_a_trigger() -> None:
     told = story(PATTERN, triggers=(one,))
     assert (told.onset, told.share, told.predictions) == (100.0, 0.046, 73)
     assert told.speaks_for[0].startswith(
-        "mail v2 answers 'ham' where the text has 'xyz'. Evidence: 1.6 times what a page takes, +0.5 nats;"
+        "mail v2 answers 'ham' where the text has 'xyz'. Evidence: 1.6 times what a page takes, +0.5 nats,"
     )
     assert told.speaks_for[1] == "v1 does not follow 'special discount code xyz': 0 of 14."
     assert told.speaks_against == (
-        "Nothing of it in the labels (next to nothing).",
-        "Nothing of it in the class rates (next to nothing).",
+        "Not seen in the labels (next to nothing).",
+        "Not seen in the class rates (next to nothing).",
     )
     assert told.ruled_out == (
         "Drift of the inputs: they are as in the reference (next to nothing).",
