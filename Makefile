@@ -30,7 +30,7 @@ lint: setup ## format, lint and type checks
 	.venv/bin/mypy
 
 check: ## all that has to hold before a commit lands
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line lint tools
+	@$(MAKE) --no-print-directory --jobs=2 lint tools
 	@$(MAKE) --no-print-directory test
 
 fuzz: setup ## run every fuzzer for FUZZ_SECONDS (60) each; what breaks one is left in .fuzz

@@ -28,7 +28,7 @@ from tests.kafka_brokers import OFFSET_COMMIT, PARTITIONS, Brokers, brokers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds after which what was waited for is called missing: a bound on a hang, not a measure of speed."""
 
 QUICK = {
