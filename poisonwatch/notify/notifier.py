@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from poisonwatch.sinks.snapshot import ReceiverSnapshot
 
 LEAVE_SECONDS = 5.0
-"""How long closing goes on telling what waits, and the end that a person brings by stopping the agent is never told as the end of an alert."""
+"""How long closing goes on telling what waits."""
 
 
 class Notifier:
@@ -33,9 +33,9 @@ class Notifier:
         """How it goes, by receiver."""
         return tuple(sender.counts() for sender in self._senders)
 
-    def close(self) -> None:
-        """Tell what waits, for at most `LEAVE_SECONDS`, and nothing any more. What stands goes on standing."""
-        deadline = time.monotonic() + LEAVE_SECONDS
+    def close(self, seconds: float = LEAVE_SECONDS) -> None:
+        """Tell what waits, within so many seconds, and nothing any more. That the agent stops is never told as the end of an alert."""
+        deadline = time.monotonic() + seconds
         for sender in self._senders:
             sender.leave(deadline)
         for sender in self._senders:

@@ -6,7 +6,6 @@ Its libraries would be a dependency for the ten lines of `signatures`; receivers
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from typing import TYPE_CHECKING, Any
@@ -111,7 +110,7 @@ def secrets_of(path: Path) -> list[bytes]:
         raise ConfigError(msg) from None
     try:
         secrets = [base64.b64decode(line.removeprefix(PREFIX), validate=True) for line in lines]
-    except binascii.Error:
+    except ValueError:
         secrets = []
     good = all(line.startswith(PREFIX) for line in lines) and all(24 <= len(secret) <= 64 for secret in secrets)
     if not good or not 1 <= len(secrets) <= MOST_SECRETS:
