@@ -134,6 +134,16 @@ def test_a_target_that_is_found_out_while_it_is_awaited_is_given_up() -> None:
     assert (rollback.state, rollback.target) == (AWAITED, "v0")
 
 
+def test_another_target_after_a_failure_is_watched_anew() -> None:
+    """Once a clean version is known, the rollback that leads there begins from the start."""
+    dirty = finding(ERRORS, PAGE, "v1")
+    failed = (GOOD_PATH[0], seen(STEP + 60, dirty, v1=1900, v2=1001))
+    rollback, told = followed(*failed, seen(STEP + 120, dirty, v0=500, v1=1900, v2=1001))
+    assert (told, rollback.target, rollback.decided) == ([AWAITED, MOVED, FAILED, AWAITED], "v0", START + STEP + 120)
+    rollback, _ = followed(*failed, seen(STEP + 120, dirty, v1=1900, v2=1001))
+    assert rollback.state is FAILED
+
+
 def test_only_the_last_are_watched() -> None:
     """A bounded number, the last ones decided."""
     old = {

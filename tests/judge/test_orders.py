@@ -177,3 +177,11 @@ def test_a_rollback_of_ours_that_a_person_redirects_keeps_its_cause() -> None:
     back = judge(withdraw(ordered.standing, "v2"), report(BAD, versions=three), FEWEST)
     assert [d.target for d in back.decisions] == ["v1"]
     assert [r.target for r in back.rollbacks] == ["v1"]
+
+
+def test_two_orders_at_once_know_of_each_other() -> None:
+    """What one person rolls back is no longer where the judge would go, before it has judged again."""
+    three = (facts("v0"), facts("v1", 1000, "v0"), facts("v2", 1000, "v1", "v0"))
+    standing = judge(Standing(), report(BAD, versions=three), FEWEST).standing
+    standing = order(standing, override(ROLLBACK, "v1"), three)
+    assert order(standing, override(ROLLBACK, "v2"), three).overrides["v2"].target == "v0"
