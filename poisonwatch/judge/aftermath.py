@@ -75,11 +75,12 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     received: int = 0
 
 
-def begin(decision: Decision, report: Report) -> Rollback:
-    """Watch a rollback that is decided now."""
+def begin(decision: Decision, report: Report, before: Rollback | None = None) -> Rollback:
+    """Watch a rollback that is decided now; `before` is one of the same version that led elsewhere, and knows what traffic it gets."""
     rates = {one.model_version: _rate(one) for one in report.versions if report.time - one.last_seen <= RECENT}
     answered = sum(rates.values())
     share = rates.get(decision.model_version, 0.0) / answered if answered else 0.0
+    limit = max(min(LEFT, share / 10), LEAST_LEFT) if share else LEFT
     awaited = Rollback(
         model=decision.model,
         model_version=decision.model_version,
@@ -87,9 +88,9 @@ def begin(decision: Decision, report: Report) -> Rollback:
         state=RollbackState.AWAITED,
         decided=report.time,
         time=report.time,
-        traffic=share,
+        traffic=share if before is None else before.traffic,
         summary="",
-        limit=max(min(LEFT, share / 10), LEAST_LEFT) if share else LEFT,
+        limit=limit if before is None else before.limit,
         since=report.time,
         marks=_counts(report.versions),
     )
@@ -152,17 +153,17 @@ def _watched(
     *,
     measured: bool,
 ) -> Rollback:
-    """What the version that took the traffic shows. What failed stays so, until the traffic comes back."""
+    """What the version that took the traffic shows."""
     receiver = rollback.receiver
     if receiver is None or receiver not in counts or (measured and not since[receiver]):
         # It went, too, or gets nothing any more: the next one has all to show.
         instead = _receiver(rollback, since)
-        if instead is None or instead == receiver or rollback.state is RollbackState.FAILED:
+        if instead is None or instead == receiver:
             return rollback
         return _moved(rollback, since, counts, report.time)
-    if rollback.state is RollbackState.FAILED:
-        return rollback
     symptom = _symptom(receiver, report.versions, standing.alerts.values())
+    if rollback.state is RollbackState.FAILED:
+        return rollback if symptom is not None else _ended(rollback, receiver, counts, report.time)
     if symptom is not None:
         told = f"The symptom went on in {receiver} after the traffic had left {rollback.model_version}, which was not the cause, or not the only one."
         return _in_state(rollback, RollbackState.FAILED, report.time, with_advice(symptom, told))
@@ -173,6 +174,13 @@ def _watched(
         summary = f"The traffic left {rollback.model_version}. {receiver} has answered {answered:,} predictions since, and nothing speaks against it."
         return _in_state(rollback, RollbackState.VERIFIED, report.time, summary)
     return rollback
+
+
+def _ended(rollback: Rollback, receiver: str, counts: Mapping[str, int], time: float) -> Rollback:
+    """The symptom is gone from the version that took the traffic, too: it has to prove itself anew."""
+    summary = f"The symptom is not seen in {receiver} any more. Whether it stays so is being watched."
+    moved = _in_state(rollback, RollbackState.MOVED, time, summary)
+    return msgspec.structs.replace(moved, received=counts[receiver])
 
 
 def _symptom(receiver: str, versions: Iterable[VersionFacts], alerts: Iterable[Alert]) -> str | None:

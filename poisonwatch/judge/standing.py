@@ -184,8 +184,12 @@ def _follow(standing: Standing, holds: dict[str, Decision], report: Report, fewe
         told, latched = standing.told.get(name), standing.latched.get(name)
         if decision.decision is Action.ROLLBACK:
             newly = told is None or told.decision is not Action.ROLLBACK
-            if name not in watched or (newly and watched[name].state is not RollbackState.AWAITED):
-                watched[name] = begin(decision, report)
+            before = watched.get(name)
+            elsewhere = (
+                before is not None and before.state is not RollbackState.AWAITED and before.target != decision.target
+            )
+            if before is None or (newly and elsewhere):
+                watched[name] = begin(decision, report, before)
             watched[name] = aim(watched[name], decision.target, report.time)
         elif name in watched and latched is not None and latched.decision is Action.ROLLBACK:
             watched[name] = aim(watched[name], None, report.time)

@@ -67,6 +67,8 @@ GOOD_PATH = (
     seen(STEP + 120, v1=1300, v2=1001),
 )
 
+FAILING = (GOOD_PATH[0], seen(STEP + 60, finding(ERRORS, PAGE, "v1"), v1=1900, v2=1001))
+
 PATHS: list[tuple[tuple[Report, ...], list[RollbackState], str]] = [
     (GOOD_PATH[:1], [AWAITED, MOVED], "The traffic left v2 by 1970-01-01 02:56 UTC; v1 takes it."),
     (GOOD_PATH[:2], [AWAITED, MOVED], "v1 takes it"),
@@ -80,6 +82,9 @@ PATHS: list[tuple[tuple[Report, ...], list[RollbackState], str]] = [
     ((seen(STEP, retired=("v2",), v1=1500),), [AWAITED, MOVED], "v1 takes it"),
     ((seen(STEP, retired=("v1", "v2"), v3=50),), [AWAITED, MOVED], "v3 takes it, and not v1"),
     ((seen(STEP, retired=("v1", "v2")),), [AWAITED], "still gets"),
+    # Who answers most is watched where the target does not answer at all.
+    ((seen(STEP, v0=900, v1=1001, v2=1000),), [AWAITED, MOVED], "; v1 takes it."),
+    ((seen(STEP, v0=900, v1=1000, v2=1000, v3=100),), [AWAITED, MOVED], "; v0 takes it, and not v1."),
     # The symptom goes on: a page of the target, or the trigger; what is no harm is no symptom, and holds the verdict back.
     ((GOOD_PATH[0], seen(STEP + 60, finding(ERRORS, PAGE, "v1"), v1=1900, v2=1001)), [AWAITED, MOVED, FAILED], "not the cause"),
     ((GOOD_PATH[0], seen(STEP + 60, triggered="v1", v1=1900, v2=1001)), [AWAITED, MOVED, FAILED], "The trigger works in v1, too."),
@@ -95,6 +100,20 @@ PATHS: list[tuple[tuple[Report, ...], list[RollbackState], str]] = [
         [AWAITED, MOVED, AWAITED],
         "v2 is back with 33 %",
     ),
+    # What failed is watched anew when the symptom ends, or another one takes over; it stays so while neither happens.
+    ((*FAILING, seen(STEP + 120, v1=2500, v2=1001)), [AWAITED, MOVED, FAILED], "not the cause"),
+    ((*FAILING, seen(STEP + 120, finding(ERRORS, GONE, "v1"), v1=2500, v2=1001)), [AWAITED, MOVED, FAILED, MOVED], "is not seen in v1 any more"),
+    (
+        (*FAILING, seen(STEP + 120, finding(ERRORS, GONE, "v1"), v1=2500, v2=1001), seen(STEP + 180, v1=2699, v2=1001)),
+        [AWAITED, MOVED, FAILED, MOVED],
+        "is not seen in v1 any more",
+    ),
+    (
+        (*FAILING, seen(STEP + 120, finding(ERRORS, GONE, "v1"), v1=2500, v2=1001), seen(STEP + 180, v1=2700, v2=1001)),
+        [AWAITED, MOVED, FAILED, MOVED, VERIFIED],
+        "v1 has answered 200 predictions since",
+    ),
+    ((*FAILING, seen(3 * STEP, retired=("v1",), v2=1001, v3=900)), [AWAITED, MOVED, FAILED, MOVED], "v3 takes it, and not v1"),
     # Another one takes over what the target had taken.
     ((GOOD_PATH[0], seen(2 * STEP, v0=500, v1=1100, v2=1001)), [AWAITED, MOVED, MOVED], "v0 takes it, and not v1"),
 ]  # fmt: skip
@@ -140,8 +159,15 @@ def test_another_target_after_a_failure_is_watched_anew() -> None:
     failed = (GOOD_PATH[0], seen(STEP + 60, dirty, v1=1900, v2=1001))
     rollback, told = followed(*failed, seen(STEP + 120, dirty, v0=500, v1=1900, v2=1001))
     assert (told, rollback.target, rollback.decided) == ([AWAITED, MOVED, FAILED, AWAITED], "v0", START + STEP + 120)
+    assert rollback.summary == "v2 still gets 0.99 % of the predictions; v0 is to take them."
     rollback, _ = followed(*failed, seen(STEP + 120, dirty, v1=1900, v2=1001))
     assert rollback.state is FAILED
+
+
+def test_while_nothing_runs_nothing_is_said_of_the_traffic() -> None:
+    """Versions that are all gone have moved nowhere."""
+    rollback, _ = followed(seen(STEP, retired=("v1", "v2")))
+    assert (rollback.state, rollback.traffic) == (AWAITED, 0.5)
 
 
 def test_only_the_last_are_watched() -> None:
