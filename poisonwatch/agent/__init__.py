@@ -20,6 +20,8 @@ from poisonwatch.formats.records import LATEST
 from poisonwatch.judge.orders import expired, order, withdraw
 from poisonwatch.judge.override import Override
 from poisonwatch.judge.standing import Standing, judge
+from poisonwatch.notify.notices import notices_of
+from poisonwatch.notify.notifier import Notifier
 from poisonwatch.server.orders import Orders
 from poisonwatch.sinks.journal import (
     accusation_entry,
@@ -31,7 +33,7 @@ from poisonwatch.sinks.journal import (
     trigger_entry,
 )
 from poisonwatch.sinks.snapshot import Published, Snapshot
-from poisonwatch.types import Batch
+from poisonwatch.types import AlertState, Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from poisonwatch.sinks.journal import Journal
     from poisonwatch.sinks.lock import Lock
     from poisonwatch.sources.intake import Intake
-    from poisonwatch.types import Report
+    from poisonwatch.types import Alert, Report
 
 log = structlog.get_logger()
 
@@ -79,6 +81,7 @@ class App:
         checkpoint_seconds: float = math.inf,
         lock: Lock | None = None,
         skew_seconds: float = math.inf,
+        notifier: Notifier | None = None,
         tell: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         self.models = models
@@ -92,6 +95,8 @@ class App:
         self._checkpoint_seconds = checkpoint_seconds
         self._lock = lock
         self._skew = skew_seconds
+        self._notifier = notifier or Notifier()
+        self._resolved: list[Alert] = []
         self._tell = tell
         self._started = self._last_turn = self._last_data = self._last_published = self._last_checkpoint = 0.0
         self._checkpointed: float | None = None
@@ -223,7 +228,10 @@ class App:
             journal_unwritten=self._journal.unwritten,
             dead_letters_lost=self.intake.dead_letters_lost,
             journal=tuple(self._journal.recent),
+            receivers=self._notifier.counts(),
         )
+        self._notifier.notify(now, notices_of(now, self.published.snapshot.models, self._resolved))
+        self._resolved = []
 
     def save(self, now: float, *, at_once: bool = True) -> None:
         """Write a checkpoint when one is due, and let the sources forget what stands before it.
@@ -266,6 +274,7 @@ class App:
         # Last, so that whatever is cut off the journal from now on is missed at the next start.
         self.save(now)
         self.intake.close()
+        self._notifier.close()
         self._journal.close()
         for watched in self.models.values():
             for asking in (watched.probing, watched.served):
@@ -282,6 +291,7 @@ class App:
             watched.standing, alerts, decisions, rollbacks = judged
             for alert in alerts:
                 self.note(report.time, alert_entry(alert))
+            self._resolved += [alert for alert in alerts if alert.state is AlertState.RESOLVED]
             for trigger in report.triggers:
                 self.note(report.time, trigger_entry(watched.redacted(trigger)))
             for accusation in report.accusations:

@@ -18,6 +18,7 @@ from poisonwatch.errors import BaselineError, PoisonwatchError
 from poisonwatch.judge.budget import SHARES, period_of_model
 from poisonwatch.monitor.machine import Learned, Monitor
 from poisonwatch.monitor.settings import ServedSettings, Settings
+from poisonwatch.notify.notifier import Notifier
 from poisonwatch.probe.echoes import Echoes
 from poisonwatch.probe.endpoint import endpoint_of
 from poisonwatch.probe.golden_set import read as read_golden
@@ -112,6 +113,7 @@ def sidecar(config: Config, tell: Callable[[dict[str, Any]], None]) -> Sidecar:
         checkpoint_seconds=config.state.checkpoint_seconds,
         lock=lock,
         skew_seconds=config.limits.skew_seconds,
+        notifier=Notifier(config.notify),
         tell=tell,
     )
     return Sidecar(app, sources.doors)

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ruamel.yaml import YAML
 
 from poisonwatch.config.endpoint import EndpointConfig
+from poisonwatch.config.notify import Receivers, rooted
 from poisonwatch.config.part import Part
 from poisonwatch.config.probing import GoldenConfig, ProbesConfig
 from poisonwatch.config.reading import read
@@ -171,6 +172,7 @@ class Config(Part):
     limits: LimitsConfig = LimitsConfig()
     state: StateConfig = StateConfig()
     web: WebConfig = WebConfig()
+    notify: Receivers = Field((), description="Who is told of alerts by the agent itself, where no Prometheus does it.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -235,6 +237,7 @@ def _rooted(config: Config, folder: Path) -> Config:
             "web": config.web.model_copy(update={"config_file": folder / config.web.config_file})
             if config.web.config_file
             else config.web,
+            "notify": tuple(rooted(receiver, folder) for receiver in config.notify),
         }
     )
 

@@ -6,6 +6,8 @@ import hashlib
 import math
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from poisonwatch.judge.cause import affected, diagnose, farewell, summarise
 from poisonwatch.profile.indicators import (
     CANARY_FLIPS,
@@ -61,7 +63,7 @@ def step_alerts(
 ) -> tuple[dict[str, Alert], list[Alert]]:
     """Move the open alerts by new evidence: the alerts that are open now, and those whose state or severity changed.
 
-    A resolved alert is among the changes and no longer among the open ones. Alerts without new evidence stay. Of several that would page at
+    An alert's summary is that of its last change, its numbers are those of now. A resolved alert is among the changes and no longer among the open ones. Alerts without new evidence stay. Of several that would page at
     once a trigger does: it says what the others are effects of.
     """
     evidence = sorted(evidence, key=lambda found: found.group != TRIGGERS)
@@ -85,6 +87,15 @@ def step_alerts(
         )
         after = _alert(found, name, state, before, time, marks[found.model_version], paged=paged)
         if before is not None and _gist(before) == _gist(after):
+            # Nothing to tell anew; whoever looks now sees the numbers of now.
+            opened[name] = msgspec.structs.replace(
+                before,
+                log_e=after.log_e,
+                effect=after.effect,
+                n=after.n,
+                subjects=after.subjects or before.subjects,
+                affected=before.affected if after.affected is None else after.affected,
+            )
             continue
         changes.append(after)
         if state is AlertState.RESOLVED:

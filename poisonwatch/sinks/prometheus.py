@@ -130,6 +130,10 @@ CATALOGUE: dict[str, Described] = {
     "poisonwatch_journal_failures": Described(C, "Writes to the journal that the disk refused.", ()),
     "poisonwatch_journal_unwritten": Described(G, "Entries of the journal that wait for the disk.", ()),
     "poisonwatch_dead_letters_lost": Described(C, "Samples of rejected lines that the disk refused.", ()),
+    "poisonwatch_notifications": Described(C, "Messages that a receiver took from the agent itself.", ("receiver",)),
+    "poisonwatch_notification_failures": Described(C, "Tries to tell a receiver that failed; most are tried again.", ("receiver",)),
+    "poisonwatch_notifications_dropped": Described(C, "What a receiver was not told in the end: it refused it, or too much waited.", ("receiver",)),
+    "poisonwatch_notifications_waiting": Described(G, "What waits for a receiver.", ("receiver",)),
     "poisonwatch_build_info": Described(G, "Version of poisonwatch and of Python.", ("version", "python_version")),
 }  # fmt: skip
 
@@ -178,6 +182,11 @@ def _add_agent(families: dict[str, Any], snapshot: Snapshot) -> None:
     _add(families, "poisonwatch_journal_failures", (), snapshot.journal_failures)
     _add(families, "poisonwatch_journal_unwritten", (), snapshot.journal_unwritten)
     _add(families, "poisonwatch_dead_letters_lost", (), snapshot.dead_letters_lost)
+    for receiver in snapshot.receivers:
+        _add(families, "poisonwatch_notifications", (receiver.name,), receiver.sent)
+        _add(families, "poisonwatch_notification_failures", (receiver.name,), receiver.failed)
+        _add(families, "poisonwatch_notifications_dropped", (receiver.name,), receiver.dropped)
+        _add(families, "poisonwatch_notifications_waiting", (receiver.name,), receiver.waiting)
     for model in snapshot.models:
         _add(families, "poisonwatch_duplicates", (model.model,), counters.duplicates[model.model])
     for source in snapshot.sources:
