@@ -154,6 +154,9 @@ def _on_harm(harm: list[Alert], target: str | None) -> tuple[Action, Reason, lis
         return Action.HOLD, Reason.EVIDENCE_PENDING, harm, with_advice(why, missing), None
     if target is None:
         return Action.HOLD, Reason.NO_CLEAN_TARGET, harm, with_advice(why, NO_TARGET), None
+    if all(alert.severity is not Severity.PAGE for alert in harm):
+        missing = "Its page has ended and what is left fades: a rollback needs a page that fires."
+        return Action.HOLD, Reason.EVIDENCE_PENDING, harm, with_advice(why, missing), None
     proof = f" {settled[0].summary}" if settled[0] is not harm[0] else ""
     return Action.ROLLBACK, _proven(settled[0]), harm, with_advice(f"{why}{proof}", _back_to(target)), target
 

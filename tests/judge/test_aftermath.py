@@ -170,6 +170,17 @@ def test_while_nothing_runs_nothing_is_said_of_the_traffic() -> None:
     assert (rollback.state, rollback.traffic) == (AWAITED, 0.5)
 
 
+def test_before_it_is_measured_traffic_is_that_of_who_answered_lately() -> None:
+    """A version that fell silent long ago gets nothing; the others by how fast they answered."""
+    now = seen(0, BAD, v1=1000, v2=1000)
+    silent = [
+        msgspec.structs.replace(one, last_seen=START - 3601.0) for one in now.versions if one.model_version == "v2"
+    ]
+    late = msgspec.structs.replace(now, versions=(now.versions[0], *silent))
+    assert judge(Standing(), late, FEWEST).rollbacks[0].traffic == 0.0
+    assert judge(Standing(), now, FEWEST).rollbacks[0].traffic == 0.5
+
+
 def test_only_the_last_are_watched() -> None:
     """A bounded number, the last ones decided."""
     old = {

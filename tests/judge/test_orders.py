@@ -57,6 +57,8 @@ def test_an_override_holds_and_says_what_would_hold_without_it() -> None:
     long = msgspec.structs.replace(override(KEEP), author="a" * 200, reason="b " * 500)
     assert len(overridden(own, long, 0.0).summary) <= LONGEST
     assert "Without this: rollback" in overridden(own, long, 0.0).summary
+    wordy = msgspec.structs.replace(own, summary="word " * 120)
+    assert len(overridden(wordy, override(KEEP), 0.0).summary) <= LONGEST
 
 
 def test_ours_and_theirs_are_told_apart_and_each_change_is_told_once() -> None:

@@ -266,3 +266,15 @@ def test_no_news_tells_nothing_and_an_alert_without_traffic_stays() -> None:
         after, alerts, news, _ = judge(standing, report(time=time), FEWEST)
         assert (alerts, news) == ([], [])
         assert after.alerts == standing.alerts
+
+
+def test_without_a_page_that_fires_there_is_no_rollback() -> None:
+    """A proof that was a ticket beside a page which has ended, and that fades itself, is held; as strong as ever it pages and is acted on."""
+    waits = finding(TRIGGERS, PAGE, "v2", 1.0, Sign.CONTRAST, Sign.AWAITED)
+    thin = (facts("v1", 10, stable=True), V2)
+    standing, *_ = judge(Standing(), report(waits, finding(CANARY_ERRORS, PAGE), versions=thin), FEWEST)
+    over = finding(TRIGGERS, GONE)
+    held, *_ = judge(standing, report(over, finding(CANARY_ERRORS, WATCH)), FEWEST)
+    assert (held.decisions["v2"].decision, held.decisions["v2"].reason) == (Action.HOLD, Reason.EVIDENCE_PENDING)
+    acted, *_ = judge(held, report(over, finding(CANARY_ERRORS, PAGE)), FEWEST)
+    assert acted.decisions["v2"].decision is Action.ROLLBACK

@@ -108,6 +108,8 @@ def test_only_what_was_looked_at_is_ruled_out() -> None:
     assert "Lying labels: no source of labels stands out (next to nothing)." in labels
     young = story(PATTERN, versions=(facts("v1", 10), V2)).ruled_out
     assert not any("Something that all versions share" in one for one in young)
+    beside = story(PATTERN, finding(OUTPUTS, PAGE, "v1")).ruled_out
+    assert not any("Something that all versions share" in one for one in beside)
 
 
 def test_what_the_reference_is_blind_to_is_said() -> None:
