@@ -206,9 +206,7 @@ class _Teller:
             shares = [t.share for t in self._triggers if t.model_version == self._name]
             share = min(1.0, sum(shares)) if len(shares) == len(self._triggers) else first.affected
             return share, sum(e.answered for e in effects)
-        found = self._evidence.get((first.model_version, first.group))
-        now: Alert | Evidence = found if found is not None and found.subjects else first
-        return affected(now), predictions(now)
+        return affected(first), predictions(first)
 
     def _speaks_for(self) -> Iterable[str]:
         if self._decision.reason is Reason.OVERRIDDEN:
