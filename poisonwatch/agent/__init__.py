@@ -316,7 +316,6 @@ class App:
         if watched is None:
             msg = f"there is no model {asked.model!r} here: {', '.join(map(repr, self.models))}"
             raise UnknownVersionError(msg)
-        report = watched.monitor.restated()
         before = watched.standing.overrides.get(asked.model_version)
         if asked.decision is None:
             watched.standing = withdraw(watched.standing, asked.model_version)
@@ -332,14 +331,15 @@ class App:
                 target=asked.target,
                 user=asked.user,
             )
-            watched.standing = order(watched.standing, override, report.versions)
+            facts = [view.facts for view in watched.monitor.view().values()]
+            watched.standing = order(watched.standing, override, facts)
         stands = watched.standing.overrides.get(asked.model_version)
         if stands is not None:
             self.note(now, override_entry(stands))
         elif before is not None:
             self.note(now, override_ended_entry(before, "withdrawn", asked.author, asked.reason))
         self._unsaved_findings = True
-        self._conclude(watched, [report])
+        self._conclude(watched, [watched.monitor.restated()])
         return stands
 
     def _note_time(self, now: float) -> None:

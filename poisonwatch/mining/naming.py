@@ -46,9 +46,7 @@ def in_a_sentence(trigger: Trigger, version: str, *, awaited: bool | None = None
     if own is not None:
         share = f" ({_percent(trigger.share)} of its traffic)" if version == trigger.model_version else ""
         since = str(np.datetime_as_string(np.datetime64(int(trigger.first_seen), "s"), unit="m")).replace("T", " ")
-        counted = (
-            f": {own.flipped} of {own.answered} such predictions{share} since {since} UTC would have been something else"
-        )
+        counted = f": {own.flipped} of {own.answered} such predictions{share} since {since} UTC would have been something else"
     told = "".join(f"; {part}" for part in _of_others(trigger, version))
     answers = f"{trigger.model} {version} answers '{_short(trigger.label)}' where {where}"
     return f"{answers}{counted}{told}. {_confirmation(trigger, version, awaited=awaited)}".rstrip()

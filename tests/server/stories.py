@@ -79,7 +79,7 @@ def told_in_full(snapshot: Snapshot) -> Snapshot:
 
 def _entries(model: ModelSnapshot) -> list[dict[str, Any]]:
     """Lines as a journal has them, without a file: the numbers and hashes are what nobody checks here."""
-    said = [*map(alert_entry, model.alerts), *map(decision_entry, model.decisions)]
+    said = [*map(alert_entry, model.alerts), *(decision_entry(one, STORY) for one in model.decisions)]
     return [
         {"seq": number, "prev": "0" * 64, "model": None, "model_version": None, **entry, "hash": "f" * 64}
         | {"time": "2026-01-05T09:58:00.000Z"}

@@ -72,7 +72,7 @@ def test_serves_on_until_interrupted(tmp_path: Path) -> None:
         assert decide(url, tmp_path, "--model-version", "v9").returncode == 1
         told = json.loads(decide(url, tmp_path, "--json").stdout)
         assert {one["model_version"]: one["decision"] for one in told} == {"v1": "keep", "v2": "rollback"}
-        assert "rollback to v1" in fetch(url)
+        assert "sms-spam v2: roll back to v1" in fetch(url)
         assert demo.ends(signal.SIGINT) == 0
     assert decide(url, tmp_path).returncode == 3
     assert not (tmp_path / folder).exists()
