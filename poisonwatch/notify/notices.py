@@ -30,16 +30,17 @@ HARM_WAITS = 300.0
 ROLLBACK_WAITS = 1800.0
 """Seconds that a rollback has to be carried out before it is asked for again."""
 
+HARMS = "PoisonwatchHarm"
 NOT_EXECUTED = "PoisonwatchRollbackNotExecuted"
 FAILED = "PoisonwatchRollbackFailed"
 
-PAGES = frozenset([ADVISED, NOT_EXECUTED, FAILED, "PoisonwatchHarm", "PoisonwatchFeedbackPoisoned", "PoisonwatchBlind"])
+PAGES = frozenset([ADVISED, NOT_EXECUTED, FAILED, HARMS, "PoisonwatchFeedbackPoisoned", "PoisonwatchBlind"])
 """What somebody must get up for."""
 
 UNSAID = "The agent does not tell of it any more. That is not to say that all is well: ask it (`poisonwatch decision`)."
 
 TITLES = {
-    "PoisonwatchHarm": "{who} does harm ({cause}), and a person must decide.",
+    HARMS: "{who} does harm ({cause}), and a person must decide.",
     "PoisonwatchFeedbackPoisoned": "Somebody poisons the labels of {model}: stop retraining on them.",
     "PoisonwatchBlind": "Nobody can say whether {who} is healthy: too little of its log arrives.",
     "PoisonwatchInputDrift": "The inputs of {who} moved.",
@@ -50,7 +51,7 @@ TITLES = {
 }
 
 DEEDS = {
-    "PoisonwatchHarm": "Do: stop any promotion of {version}, then decide: roll back by hand, or `poisonwatch override` with your reason.",
+    HARMS: "Do: stop any promotion of {version}, then decide: roll back by hand, or `poisonwatch override` with your reason.",
     "PoisonwatchFeedbackPoisoned": "Do: stop every retraining that takes these labels, before the next one runs. The model that answers now is not "
     "accused: do not roll back for this.",
     "PoisonwatchBlind": "Do: treat {model} as unwatched. Promote nothing, and find out where its predictions get lost.",
@@ -93,9 +94,14 @@ def key_of(notice: Notice) -> tuple[str, str, str]:
     return notice.name, notice.fingerprint, notice.cause
 
 
-def notices_of(now: float, models: Iterable[ModelSnapshot], resolved: Iterable[Alert] = ()) -> list[Notice]:
-    """Everything that stands at `now` (Unix seconds), and that the alerts which were `resolved` since the last call do not any more."""
-    found = [notice for model in models for notice in _of_model(now, model)]
+def notices_of(
+    now: float, models: Iterable[ModelSnapshot], resolved: Iterable[Alert] = (), *, started: float = 0.0
+) -> list[Notice]:
+    """Everything that stands at `now` (Unix seconds), and that the alerts which were `resolved` since the last call do not any more.
+
+    `started` is when the agent did: nobody was told before of what it finds in an old log, so what waits begins to wait then.
+    """
+    found = [notice for model in models for notice in _of_model(now, started, model)]
     stand = {key_of(notice) for notice in found if notice.ended is None}
     parted = [
         closed(_of_alert(alert), alert.time, f"{alert.summary}\n{UNSAID}")
@@ -105,31 +111,39 @@ def notices_of(now: float, models: Iterable[ModelSnapshot], resolved: Iterable[A
     return found + [notice for notice in parted if key_of(notice) not in stand]
 
 
-def _of_model(now: float, model: ModelSnapshot) -> Iterator[Notice]:
+def _of_model(now: float, started: float, model: ModelSnapshot) -> Iterator[Notice]:
     decided = {one.model_version: one for one in model.decisions}
     rollbacks = {one.model_version: one for one in model.rollbacks}
-    ordered = {one.model_version for one in model.overrides}
     for alert in model.alerts:
-        version = alert.model_version
-        decision = None if version is None else decided.get(version)
-        if alert.state is not AlertState.FIRING or not _told(alert):
-            continue
-        notice = _of_alert(alert, decision, None if version is None else model.stories.get(version))
-        if notice.name == "PoisonwatchHarm":
-            if decision is not None and decision.decision is Action.ROLLBACK:
-                yield closed(notice, decision.time, f"It is told as {ADVISED} now.")
-                continue
-            if version in ordered and decision is not None:
-                yield closed(notice, decision.time, decision.summary)
-                continue
-            if now - alert.time < HARM_WAITS:
-                continue
-        yield notice
+        decision = decided.get(alert.model_version or "")
+        if alert.state is AlertState.FIRING and _told(alert):
+            notice = _of_alert(alert, decision, model.stories.get(alert.model_version or ""))
+            if notice.name != HARMS:
+                yield notice
+            elif decision is not None and (settled := _settled(model, decision)):
+                yield closed(notice, decision.time, settled)
+            elif now - max(alert.time, started) >= HARM_WAITS:
+                yield notice
     for version, decision in decided.items():
-        yield from _of_decision(now, model, decision, rollbacks.get(version))
-    for rollback in rollbacks.values():
+        yield _of_decision(model, decision, rollbacks.get(version))
+    for version, rollback in rollbacks.items():
+        decision = decided.get(version)
+        waited = now - max(rollback.decided, started) >= ROLLBACK_WAITS
         if rollback.state is RollbackState.FAILED:
-            yield _of_rollback(FAILED, rollback, decided.get(rollback.model_version))
+            yield _of_rollback(FAILED, rollback, decision)
+        elif rollback.state is RollbackState.AWAITED and waited and _recommended(decision):
+            yield _of_rollback(NOT_EXECUTED, rollback, decision)
+
+
+def _settled(model: ModelSnapshot, decision: Decision) -> str:
+    """Why nobody has to decide on a version that does harm; empty where somebody must."""
+    if _recommended(decision):
+        return f"It is told as {ADVISED} now."
+    return decision.summary if any(one.model_version == decision.model_version for one in model.overrides) else ""
+
+
+def _recommended(decision: Decision | None) -> bool:
+    return decision is not None and decision.decision is Action.ROLLBACK
 
 
 def _told(alert: Alert) -> bool:
@@ -150,7 +164,7 @@ def _of_alert(alert: Alert, decision: Decision | None = None, story: Story | Non
     lines = [alert.summary, f"Since: {instant(alert.onset)}."]
     if alert.affected is not None:
         lines.append(f"Touched: {percent(alert.affected)} of {'its' if version else 'the'} predictions since then.")
-    if name == "PoisonwatchHarm" and decision is not None:
+    if name == HARMS and decision is not None:
         lines.append(
             f"Decision: {decision.decision} ({decision.reason.replace('_', ' ')}), which does not protect anybody whom {version} answers now."
         )
@@ -172,7 +186,7 @@ def _of_alert(alert: Alert, decision: Decision | None = None, story: Story | Non
     )
 
 
-def _of_decision(now: float, of: ModelSnapshot, decision: Decision, rollback: Rollback | None) -> Iterator[Notice]:
+def _of_decision(of: ModelSnapshot, decision: Decision, rollback: Rollback | None) -> Notice:
     """That a version is to be rolled back, until its traffic has left."""
     model, version, target = decision.model, decision.model_version, decision.target
     name, story = fingerprint(model, version, "decision"), of.stories.get(version)
@@ -204,14 +218,11 @@ def _of_decision(now: float, of: ModelSnapshot, decision: Decision, rollback: Ro
         story=story,
         rollback=rollback,
     )
-    if decision.decision is not Action.ROLLBACK:
-        yield closed(notice, decision.time, decision.summary)
-    elif rollback is not None and rollback.state is not RollbackState.AWAITED:
-        yield closed(notice, rollback.time, rollback.summary)
-    else:
-        yield notice
-        if rollback is not None and now - rollback.decided >= ROLLBACK_WAITS:
-            yield _of_rollback(NOT_EXECUTED, rollback, decision)
+    if not _recommended(decision):
+        return closed(notice, decision.time, decision.summary)
+    if rollback is not None and rollback.state is not RollbackState.AWAITED:
+        return closed(notice, rollback.time, rollback.summary)
+    return notice
 
 
 def _of_rollback(name: str, rollback: Rollback, decision: Decision | None) -> Notice:

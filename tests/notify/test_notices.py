@@ -94,6 +94,20 @@ def test_the_waits_are_those_of_the_rules() -> None:
     }
 
 
+def test_what_is_found_in_an_old_log_waits_from_the_start_on() -> None:
+    """An agent that reads what was logged while nobody watched calls once, not twice: nobody had half an hour to act."""
+    late = model([alert(version="v3", time=NOW)], [decision()], [rollback(RollbackState.AWAITED, decided=NOW)])
+    names = [
+        {one.name for one in notices_of(NOW + 9000 + waited, [late], started=NOW + 9000) if one.ended is None}
+        for waited in (HARM_WAITS - 1, ROLLBACK_WAITS - 1, ROLLBACK_WAITS)
+    ]
+    assert names == [
+        {"PoisonwatchRollbackRecommended"},
+        {"PoisonwatchRollbackRecommended", "PoisonwatchHarm"},
+        {"PoisonwatchRollbackRecommended", "PoisonwatchHarm", "PoisonwatchRollbackNotExecuted"},
+    ]
+
+
 def test_a_rollback_is_one_page() -> None:
     """Where a rollback is recommended the harm behind it is not told beside it; the page says to where, since when, how many and what to do."""
     found = told(model([alert()], [decision()], [rollback(RollbackState.AWAITED, decided=NOW)]))
