@@ -141,7 +141,8 @@ class Board:
         for key, entry in reversed(self._entries.items()):
             if entry.notice.severity != "critical":
                 del self._entries[key]
-                # What stands is mentioned again, and counted then.
-                self.dropped += entry.notice.ended is not None
+                self.dropped += 1
+                # It may stand, and be mentioned again: that is not to be counted twice.
+                self._beyond |= {entry.notice.id}
                 return True
         return False

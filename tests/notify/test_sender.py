@@ -243,11 +243,13 @@ def test_what_waits_is_told_before_the_agent_ends(secret: Path) -> None:
         notifier = Notifier([webhook(one.url, secret, timeout_seconds=60) for one in (well, hanging, failing)])
         notifier.notify(NOW, [page(), *(ticket(f"v{number}") for number in range(30))])
         hanging.has(1)
+        wait_for("a failure", lambda: notifier.counts()[2].failed)
         began = time.monotonic()
         notifier.close(0.5)
         assert time.monotonic() - began < 30
         assert [c.sent for c in notifier.counts()] == [31, 0, 0]
         assert {m.json["type"] for m in well.came} == {"alert.firing"}
+        assert len(failing.came) == 1
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("notify ")]
 
 
@@ -335,6 +337,16 @@ def test_an_alertmanager_is_told_again_and_again() -> None:
             over = [one for one in ends if _seconds(one["endsAt"]) <= time.time()]
             assert len(over) == 1
             assert all("PoisonwatchRollbackRecommended" in one for one in pushed)
+
+
+def test_an_alertmanager_that_refuses_one_alert_keeps_the_others() -> None:
+    """It takes the good ones of a push that it answers with 400: they are told again before they end."""
+    answers = iter([status(400), *[OK] * 1000])
+    with Receiver(lambda _: next(answers)) as receiver:
+        config = AlertmanagerConfig(kind="alertmanager", url=receiver.url, resend_seconds=1.0)
+        with sending(config) as sender:
+            sender.post(NOW, [page(), ticket()])
+            settled(sender, sent=2, failed=2)
 
 
 def _seconds(rfc3339: str) -> float:
