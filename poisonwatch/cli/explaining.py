@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from poisonwatch.server.answers import AlertAnswer, AlertStory, DecisionAnswer
+    from poisonwatch.server.api.answers import AlertAnswer, AlertStory, DecisionAnswer
 
 WIDEST = 100
 """Columns: longer lines are hard to read."""
@@ -39,7 +39,7 @@ def explain(what: str, url: str, http_file: Path | None, as_json: bool) -> int: 
     Exit 0; 65 where nothing is called so, with what there is; 3 where no agent answers.
     """
     from poisonwatch.cli.asking import asked
-    from poisonwatch.server.answers import AlertAnswer, AlertStory, DecisionAnswer
+    from poisonwatch.server.api.answers import AlertAnswer, AlertStory, DecisionAnswer
 
     decisions = asked(
         url, "decisions", lambda answer: msgspec.json.decode(answer, type=list[DecisionAnswer]), http_file

@@ -16,7 +16,7 @@ from starlette.datastructures import MutableHeaders
 
 from poisonwatch.config.web import load_web_file, split_address
 from poisonwatch.errors import ConfigError
-from poisonwatch.server.answers import refusal
+from poisonwatch.server.api.answers import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from poisonwatch.server.answers import refusal
 from poisonwatch.server.api import Api
-from poisonwatch.server.asked import STALE, stale
+from poisonwatch.server.api.answers import refusal
+from poisonwatch.server.api.requests import STALE, stale
 from poisonwatch.server.page import STYLE, page
 from poisonwatch.sinks.prometheus import registry_of
 

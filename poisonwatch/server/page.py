@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from poisonwatch import __version__
 from poisonwatch.mining.naming import in_a_sentence
-from poisonwatch.server.asked import stale
-from poisonwatch.server.telling import told_alert, told_decision
+from poisonwatch.server.api.requests import stale
+from poisonwatch.server.api.telling import told_alert, told_decision
 from poisonwatch.sinks.prometheus import MINED
 from poisonwatch.types import Action, AlertState, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from poisonwatch.server.answers import AlertAnswer, DecisionAnswer
+    from poisonwatch.server.api.answers import AlertAnswer, DecisionAnswer
     from poisonwatch.sinks.snapshot import Snapshot
     from poisonwatch.types import Trigger
 

@@ -19,7 +19,7 @@ from poisonwatch import __version__
 from poisonwatch.config.sources import AGENTS_OWN
 from poisonwatch.judge.advice import ADVISED, BLIND, FOLLOWED, KEEP_OUT, RUNBOOKS, next_steps, runbook
 from poisonwatch.judge.aftermath import RollbackState
-from poisonwatch.server.asked import MOST_BODY, STALE
+from poisonwatch.server.api.requests import MOST_BODY, STALE
 from poisonwatch.sinks.snapshot import Published
 from poisonwatch.types import Action, AlertState, Cause, Reason, Severity
 from tests.server.clients import dial, listening, rest, status

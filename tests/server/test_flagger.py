@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poisonwatch.server.asked import MOST_BODY, STALE
+from poisonwatch.server.api.requests import MOST_BODY, STALE
 from poisonwatch.sinks.snapshot import Published
 from poisonwatch.types import Action
 from tests.server.clients import listening

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from poisonwatch.errors import ConfigError
-from poisonwatch.server.asked import STALE
+from poisonwatch.server.api.requests import STALE
 from poisonwatch.server.thread import Server
 from poisonwatch.sinks.journal import trigger_entry
 from poisonwatch.sinks.prometheus import CATALOGUE, MINED

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from poisonwatch.server.asked import Asked, Parameter
+    from poisonwatch.server.api.requests import Asked, Parameter
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from poisonwatch.errors import BusyError, OrderError, UnknownVersionError
-from poisonwatch.server.answers import PRINTABLE, Author, OverrideAnswer, Why, Wish, Withdrawn
-from poisonwatch.server.asked import Parameter, Refused
-from poisonwatch.server.operation import Operation
+from poisonwatch.server.api.answers import PRINTABLE, Author, OverrideAnswer, Why, Wish, Withdrawn
+from poisonwatch.server.api.operation import Operation
+from poisonwatch.server.api.queries import VERSION_PATH, model_of
+from poisonwatch.server.api.requests import Parameter, Refused
+from poisonwatch.server.api.telling import told_override
 from poisonwatch.server.orders import Order
-from poisonwatch.server.reading import VERSION_PATH, model_of
-from poisonwatch.server.telling import told_override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from poisonwatch.judge.override import Override
-    from poisonwatch.server.asked import Asked
+    from poisonwatch.server.api.requests import Asked
     from poisonwatch.server.orders import Orders
 
 ANSWER_SECONDS = 10.0

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from poisonwatch import __version__
-from poisonwatch.server.answers import Problem
+from poisonwatch.server.api.answers import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from poisonwatch.server.operation import Operation
+    from poisonwatch.server.api.operation import Operation
 
 REFERENCE = "#/components/schemas/{name}"
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poisonwatch.server import ordering
-from poisonwatch.server.asked import Asked, Refused
+from poisonwatch.server.api import overrides
+from poisonwatch.server.api.requests import Asked, Refused
 from poisonwatch.server.orders import MOST_WAITING, Order, Orders
 from poisonwatch.server.thread import Server
 from tests.server.clients import PASSWORD, get, issue, lay_out, listening, trusting, web_file
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message
 
-    from poisonwatch.server.operation import Operation
+    from poisonwatch.server.api.operation import Operation
 
 PATH = "/v1/models/sms-spam/versions/v2/override"
 JSON = {"Content-Type": "application/json"}
@@ -169,7 +169,7 @@ def test_an_agent_that_takes_no_orders() -> None:
 
 def withdrawal(orders: Orders) -> str:
     """What is answered to a withdrawal where the loop has a tenth of a second."""
-    (operation,) = (one for one in ordering.operations(orders, lambda: True, 0.1) if one.method == "DELETE")
+    (operation,) = (one for one in overrides.operations(orders, lambda: True, 0.1) if one.method == "DELETE")
     names, parameters = {"model": "sms-spam", "version": "v2"}, {"author": "ann", "reason": "done"}
 
     async def nothing() -> Message:

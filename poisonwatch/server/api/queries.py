@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
-from poisonwatch.server.answers import (
+from poisonwatch.server.api.answers import (
     AlertAnswer,
     AlertStory,
     DecisionAnswer,
@@ -17,9 +17,9 @@ from poisonwatch.server.answers import (
     TriggerAnswer,
     VersionAnswer,
 )
-from poisonwatch.server.asked import Parameter, Refused
-from poisonwatch.server.operation import Operation
-from poisonwatch.server.telling import (
+from poisonwatch.server.api.operation import Operation
+from poisonwatch.server.api.requests import Parameter, Refused
+from poisonwatch.server.api.telling import (
     alert_story,
     evidence_of,
     told_alert,
@@ -34,7 +34,7 @@ from poisonwatch.types import AlertState, Severity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from poisonwatch.server.asked import Asked
+    from poisonwatch.server.api.requests import Asked
     from poisonwatch.sinks.snapshot import ModelSnapshot, Snapshot
 
 MOST_ENTRIES = 256

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from poisonwatch import __version__
 from poisonwatch.judge.advice import next_steps, runbook
-from poisonwatch.server.answers import (
+from poisonwatch.server.api.answers import (
     Affected,
     Agent,
     AlertAnswer,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from poisonwatch.server import flagger, ordering, reading
-from poisonwatch.server.answers import as_json, refusal
-from poisonwatch.server.asked import STALE, Asked, Refused, checked, name_of, stale
-from poisonwatch.server.openapi import document
-from poisonwatch.server.operation import Operation
+from poisonwatch.server.api import flagger, overrides, queries
+from poisonwatch.server.api.answers import as_json, refusal
+from poisonwatch.server.api.openapi import document
+from poisonwatch.server.api.operation import Operation
+from poisonwatch.server.api.requests import STALE, Asked, Refused, checked, name_of, stale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ class Api:
             return self._document
 
         about = Operation("GET", "/v1/openapi.json", "openapi", "This document.", dict[str, Any], told, stale_too=True)
-        operations = [about, *reading.operations(), *ordering.operations(orders, trusts), *flagger.operations()]
+        operations = [about, *queries.operations(), *overrides.operations(orders, trusts), *flagger.operations()]
         self._document = document(operations)
         self._routes: dict[tuple[bytes, ...], dict[str, Operation]] = {}
         for operation in operations:

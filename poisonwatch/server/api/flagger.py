@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from poisonwatch.server.answers import DecisionAnswer, FlaggerAnswer, FlaggerBody
-from poisonwatch.server.asked import STALE, Parameter, Refused, stale
-from poisonwatch.server.operation import Operation
-from poisonwatch.server.reading import decision_for
+from poisonwatch.server.api.answers import DecisionAnswer, FlaggerAnswer, FlaggerBody
+from poisonwatch.server.api.operation import Operation
+from poisonwatch.server.api.queries import decision_for
+from poisonwatch.server.api.requests import STALE, Parameter, Refused, stale
 from poisonwatch.types import Action
 
 if TYPE_CHECKING:
-    from poisonwatch.server.asked import Asked
+    from poisonwatch.server.api.requests import Asked
 
 MODEL = Parameter("model", str, "The model; or `model` in the metadata of the body.")
 VERSION = Parameter("model_version", str, "The version; or `model_version` in the metadata of the body.")
