@@ -24,7 +24,7 @@ from poisonwatch.cli.options import DEFAULT_ADDRESS
 from poisonwatch.config.web import WebConfig
 from poisonwatch.demo import CONFIG
 from poisonwatch.reference.file import load
-from poisonwatch.server.asked import STALE
+from poisonwatch.server.api.requests import STALE
 from poisonwatch.sinks.journal import Journal, read
 from poisonwatch.sinks.prometheus import registry_of
 from poisonwatch.sinks.snapshot import Published
