@@ -150,7 +150,7 @@ def test_override() -> None:
         assert_done(poisonwatch("override", "sms-spam", "v2", *to, *ASIS, "--url", url), "v2: rollback to v1 until")
         done = poisonwatch("override", "sms-spam", "v2", "--withdraw", *ASIS, "--url", url)
         assert_done(done, "sms-spam v2: what the agent itself decides holds again")
-        assert "override" not in poisonwatch("explain", "sms-spam/v2", "--url", url).stdout
+        assert "override  " not in poisonwatch("explain", "sms-spam/v2", "--url", url).stdout
         done = poisonwatch("override", "sms-spam", "v2", "--withdraw", *ASIS, "--url", url)
         assert_told(done, DATA, "no override stands for version v2")
 
