@@ -7,7 +7,7 @@
     agent         the one loop
     reference     the edge's own composition: reads logs (sources, formats) and tells the time as the journal does (sinks)
     sources  server  probe  notify  of formats, of sinks; of inference servers; of receivers
-    config  formats  sinks  checkpoint  exchange
+    config  formats  sinks  checkpoint  outgoing
     monitor       the pure machine of one model
     detect  judge  mining  none knows another
     profile
@@ -32,7 +32,7 @@ LAYERS = (
     {"profile"},
     {"detect", "judge", "mining"},
     {"monitor"},
-    {"config", "formats", "sinks", "checkpoint", "exchange"},
+    {"config", "formats", "sinks", "checkpoint", "outgoing"},
     {"sources", "server", "probe", "notify"},
     {"reference"},
     {"agent"},

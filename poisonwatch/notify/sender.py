@@ -18,9 +18,9 @@ from poisonwatch import __version__
 from poisonwatch.config.http_client import authorization_of, context_of, load_http_client
 from poisonwatch.config.notify import AlertmanagerConfig, name_of_receiver
 from poisonwatch.errors import PoisonwatchError, StatusError
-from poisonwatch.exchange import Exchange
 from poisonwatch.notify import alertmanager, webhook
 from poisonwatch.notify.board import Board
+from poisonwatch.outgoing import Call
 from poisonwatch.sinks.snapshot import ReceiverSnapshot
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Sender:
         self._in_a_row = 0
         self._not_before = 0.0
         self._leaving: float | None = None
-        self._exchange: Exchange | None = None
+        self._call: Call | None = None
         self._thread = threading.Thread(target=self._work, name=f"notify {self.name}", daemon=True)
         self._thread.start()
 
@@ -95,9 +95,9 @@ class Sender:
     def join(self) -> None:
         """Wait for its end after `leave`; what is under way at the deadline is given up."""
         self._thread.join(max(0.0, (self._leaving or 0.0) - time.monotonic()))
-        exchange = self._exchange
-        if self._thread.is_alive() and exchange is not None:
-            exchange.abort()
+        call = self._call
+        if self._thread.is_alive() and call is not None:
+            call.abort()
             self._thread.join(1.0)
 
     def _work(self) -> None:
@@ -148,10 +148,10 @@ class Sender:
         seconds = self._config.timeout_seconds
         if self._leaving is not None:
             seconds = max(0.0, min(seconds, self._leaving - time.monotonic()))
-        self._exchange = Exchange(seconds, context)
+        self._call = Call(seconds, context)
         sent = {"Content-Type": "application/json", "User-Agent": f"poisonwatch/{__version__}", **request.headers}
         try:
-            self._exchange.post(request.url, request.body, {**sent, **access})
+            self._call.post(request.url, request.body, {**sent, **access})
         except StatusError as error:
             if not 200 <= error.status < 300:
                 raise

@@ -10,7 +10,7 @@ import msgspec
 
 from poisonwatch import __version__
 from poisonwatch.errors import ProbeError
-from poisonwatch.exchange import Exchange, authorization
+from poisonwatch.outgoing import Call, authorization
 from poisonwatch.types import UNVERSIONED
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Client:
         self._config = config
         self._model = model
         self._names_version = names_version or "{model_version}" in (config.url or "")
-        self._exchange: Exchange | None = None
+        self._call: Call | None = None
         self._closed = False
 
     def post(self, document: object, model_version: str) -> Any:
@@ -43,11 +43,11 @@ class Client:
             "User-Agent": f"poisonwatch/{__version__}",
             **authorization(self._config.bearer_token_file),
         }
-        self._exchange = exchange = Exchange(self._config.timeout_seconds)
+        self._call = call = Call(self._config.timeout_seconds)
         if self._closed:
             msg = "the endpoint is closed"
             raise ProbeError(msg)
-        answer = exchange.post(url, msgspec.json.encode(document), headers)
+        answer = call.post(url, msgspec.json.encode(document), headers)
         try:
             return msgspec.json.decode(answer)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -78,8 +78,8 @@ class Client:
     def close(self) -> None:
         """End what is under way, and ask nothing any more."""
         self._closed = True
-        if self._exchange is not None:
-            self._exchange.abort()
+        if self._call is not None:
+            self._call.abort()
 
     def _url(self, model_version: str) -> str:
         url = self._config.versions.get(model_version, self._config.url)

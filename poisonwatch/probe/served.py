@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from poisonwatch import __version__
 from poisonwatch.errors import ProbeError
-from poisonwatch.exchange import Exchange, authorization
 from poisonwatch.formats.records import name_of
 from poisonwatch.monitor.coverage import ALL, MOST_SERIES, Series
+from poisonwatch.outgoing import Call, authorization
 from poisonwatch.types import UNVERSIONED
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ServedCount:
         self._config = config
         self._asked_at = -math.inf
         self._under_way = False
-        self._exchange: Exchange | None = None
+        self._call: Call | None = None
         self._closed = False
         self._wanted: SimpleQueue[bool] = SimpleQueue()
         self._readings: SimpleQueue[Reading] = SimpleQueue()
@@ -76,8 +76,8 @@ class ServedCount:
     def close(self) -> None:
         """Ask nothing any more; what is under way is given up."""
         self._closed = True
-        if self._exchange is not None:
-            self._exchange.abort()
+        if self._call is not None:
+            self._call.abort()
         self._wanted.put(False)
         self._thread.join(LEAVE_SECONDS)
 
@@ -98,8 +98,8 @@ class ServedCount:
             "User-Agent": f"poisonwatch/{__version__}",
             **authorization(config.bearer_token_file),
         }
-        self._exchange = exchange = Exchange(config.timeout_seconds)
-        return matching(exchange.get(config.url, headers), config)
+        self._call = call = Call(config.timeout_seconds)
+        return matching(call.get(config.url, headers), config)
 
 
 def matching(page: bytes, config: ServedConfig) -> tuple[Series, ...]:

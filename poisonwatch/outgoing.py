@@ -42,27 +42,27 @@ LONGEST_TOLD = 128
 class _Incoming(io.RawIOBase):
     """What comes in on a socket until the deadline."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, call: Call) -> None:
+        self._call = call
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        return self._exchange.within().recv_into(buffer)
+        return self._call.within().recv_into(buffer)
 
 
 class _Wire:
     """As much of a socket as `http.client` uses; every operation ends at the deadline."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, call: Call) -> None:
+        self._call = call
 
     def sendall(self, data: bytes) -> None:
-        self._exchange.within().sendall(data)
+        self._call.within().sendall(data)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Incoming(self._exchange))
+        return io.BufferedReader(_Incoming(self._call))
 
     def close(self) -> None:
         """The exchange closes its socket when it is done."""
@@ -71,13 +71,13 @@ class _Wire:
 class _Connection(HTTPConnection):
     """An `http.client` connection over a wire."""
 
-    def __init__(self, exchange: Exchange, host: str, port: int, scheme: str) -> None:
+    def __init__(self, call: Call, host: str, port: int, scheme: str) -> None:
         super().__init__(host, port)
         self.default_port = 443 if scheme == "https" else 80
-        self.sock = cast("socket.socket", _Wire(exchange))
+        self.sock = cast("socket.socket", _Wire(call))
 
 
-class Exchange:
+class Call:
     """One request and its answer; `abort` ends it from another thread. `context` says whom to believe over TLS, by default whom the system believes."""
 
     def __init__(self, timeout: float, context: ssl.SSLContext | None = None) -> None:
@@ -175,7 +175,7 @@ class Exchange:
         if left <= 0:
             raise TimeoutError
         if self._socket is None or self._aborted:
-            msg = "the exchange was ended"
+            msg = "the call was ended"
             raise OSError(msg)
         self._socket.settimeout(left)
         return self._socket

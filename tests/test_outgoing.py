@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poisonwatch.errors import ProbeError
-from poisonwatch.exchange import LARGEST_ANSWER, Exchange
+from poisonwatch.outgoing import LARGEST_ANSWER, Call
 from tests.probe.answering import answering, listening, page, until_gone
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ BOUND = TIMEOUT + 4.0
 
 def post(url: str, body: bytes = b"{}", timeout: float = 20.0, **headers: str) -> bytes:
     """What one exchange gives."""
-    return Exchange(timeout).post(url, body, headers)
+    return Call(timeout).post(url, body, headers)
 
 
 def test_what_is_sent_and_what_comes_back() -> None:
@@ -198,17 +198,17 @@ def test_what_cannot_be_reached_is_an_error() -> None:
 def test_an_exchange_is_ended_from_another_thread() -> None:
     """`abort` ends an exchange that is under way, long before its deadline; it may come before anything was sent."""
     with listening(until_gone) as server:
-        exchange = Exchange(60.0)
-        timer = threading.Timer(0.3, exchange.abort)
+        call = Call(60.0)
+        timer = threading.Timer(0.3, call.abort)
         began = time.monotonic()
         timer.start()
         with pytest.raises(ProbeError, match="could not be asked"):
-            exchange.post(server.url, b"{}", {})
+            call.post(server.url, b"{}", {})
         timer.join()
         assert time.monotonic() - began < 10
-    early = Exchange(60.0)
+    early = Call(60.0)
     early.abort()
-    with pytest.raises(ProbeError, match="the exchange was ended"):
+    with pytest.raises(ProbeError, match="the call was ended"):
         early.post(server.url, b"{}", {})
 
 
