@@ -332,7 +332,7 @@ class App:
                 user=asked.user,
             )
             facts = [view.facts for view in watched.monitor.view().values()]
-            watched.standing = order(watched.standing, override, facts)
+            watched.standing = order(watched.standing, override, facts, self._detection.min_predictions)
         stands = watched.standing.overrides.get(asked.model_version)
         if stands is not None:
             self.note(now, override_entry(stands))

@@ -9,7 +9,7 @@ import msgspec
 
 from poisonwatch.errors import OrderError, UnknownVersionError
 from poisonwatch.judge.aftermath import RollbackState
-from poisonwatch.judge.decision import is_clean, is_condemned
+from poisonwatch.judge.decision import find_target, is_condemned
 from poisonwatch.types import Action
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 Kept = TypeVar("Kept")
 
 
-def order(standing: Standing, override: Override, facts: Iterable[VersionFacts]) -> Standing:
+def order(standing: Standing, override: Override, facts: Iterable[VersionFacts], fewest: int) -> Standing:
     """What stands once a person has decided for a version; `facts` are those of all versions that run.
 
-    An earlier override of it is replaced. Where it says anything but `rollback`, what was latched is let go and no rollback is watched any
+    A target that the judge chooses has answered at least `fewest` predictions. An earlier override of it is replaced. Where it says anything but `rollback`, what was latched is let go and no rollback is watched any
     more: once it ends, the evidence decides anew. A `rollback` without a target leads where the judge would go.
 
     Raises:
@@ -38,7 +38,7 @@ def order(standing: Standing, override: Override, facts: Iterable[VersionFacts])
         msg = f"{override.model} has no version {name} with a decision: the versions are {seen}"
         raise UnknownVersionError(msg)
     if override.decision is Action.ROLLBACK:
-        target = _target(standing, override, {one.model_version: one for one in facts})
+        target = _target(standing, override, {one.model_version: one for one in facts}, fewest)
         made = msgspec.structs.replace(override, target=target)
         return replace(standing, overrides={**standing.overrides, name: made})
     if override.target is not None:
@@ -75,11 +75,13 @@ def expired(standing: Standing, now: float) -> list[Override]:
     return sorted(over, key=lambda override: (override.expires, override.model_version))
 
 
-def _target(standing: Standing, override: Override, running: dict[str, VersionFacts]) -> str:
+def _target(standing: Standing, override: Override, running: dict[str, VersionFacts], fewest: int) -> str:
     """Where a person's rollback leads."""
     name, target = override.model_version, override.target
     if target is None:
-        target = _own_choice(standing, name, running)
+        target = standing.decisions[name].target
+        if target is None or is_condemned(target, standing):
+            target = find_target(running[name], running.values(), standing, fewest) if name in running else None
         if target is None:
             msg = f"no version is known to be older or trusted, and clean: name the target of the rollback of {name} yourself"
             raise OrderError(msg)
@@ -95,22 +97,6 @@ def _target(standing: Standing, override: Override, running: dict[str, VersionFa
         msg = f"{target} is compromised itself: name another target; known are {known}"
         raise OrderError(msg)
     return target
-
-
-def _own_choice(standing: Standing, name: str, running: dict[str, VersionFacts]) -> str | None:
-    """The target that the judge names, or would name: the first elder that is kept, or that went clean."""
-    own = standing.decisions[name]
-    if own.target is not None and not is_condemned(own.target, standing):
-        return own.target
-    elders = running[name].elders if name in running else ()
-    for elder in elders:
-        decided = standing.decisions.get(elder)
-        if elder not in running and elder in standing.clean:
-            return elder
-        kept = decided is not None and decided.decision is Action.KEEP
-        if elder in running and kept and not running[elder].triggered and is_clean(elder, standing):
-            return elder
-    return None
 
 
 def _without(kept: dict[str, Kept], name: str) -> dict[str, Kept]:

@@ -6,18 +6,15 @@ import json
 import os
 import shutil
 import subprocess
-import threading
-from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.dashboards.expressions import Json, filled
+from tests.serving import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.dashboards.stored import Stored
 
 PANELS = Path(__file__).parents[2] / ".tools" / "panels"
@@ -47,20 +44,6 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The files of a folder on the loopback: their address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def draw(page: Json, source: Stored, picture: Path, *, light: bool = False) -> list[Json]:
     """Draw a prepared dashboard into a PNG: what every panel shows, as `title`, `text`, `empty`, and its number of `canvases`.
 
@@ -81,7 +64,7 @@ def draw(page: Json, source: Stored, picture: Path, *, light: bool = False) -> l
     }
     (out / "draw.js").write_text(f"window.DRAW = {json.dumps(task)};")
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in page["panels"]) * CELL
-    with served(out) as address:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(out)))) as address:
         done = subprocess.run(
             ["node", "shot.mjs", browser, f"{address}/index.html", str(WIDTH), str(height), str(picture.resolve())],
             cwd=PANELS,

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,9 +20,9 @@ from poisonwatch.server.orders import Order
 from poisonwatch.sinks.journal import rfc3339
 from poisonwatch.types import Action
 from tests.dashboards.history import History, demo_log, watched
+from tests.serving import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from poisonwatch.agent import App
@@ -131,20 +129,6 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, *_: Any) -> None:
         """The agent closes what it asks at the end of the story in the middle of an answer."""
-
-
-@contextmanager
-def serving(model: Filter) -> Iterator[str]:
-    """The filter on the loopback: its address."""
-    server = _Server(("127.0.0.1", 0), partial(_Handler, model))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def reference_records() -> list[dict[str, Any]]:
@@ -254,5 +238,5 @@ def played(folder: Path) -> History:
         [(frozenset(record["text"].lower().split()), record["label"]) for record in golden],
     )
     log = traffic()
-    with serving(model) as url:
+    with serving(_Server(("127.0.0.1", 0), partial(_Handler, model))) as url:
         return watched(folder, CONFIG.format(url=url), log, Beside(folder, model, log))

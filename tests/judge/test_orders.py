@@ -64,7 +64,7 @@ def test_an_override_holds_and_says_what_would_hold_without_it() -> None:
 def test_ours_and_theirs_are_told_apart_and_each_change_is_told_once() -> None:
     """From rollback over keep and back: what holds is told when it changes, our own decision goes on beneath."""
     standing = stands(BAD)
-    ordered = order(standing, override(KEEP), (V1, V2))
+    ordered = order(standing, override(KEEP), (V1, V2), FEWEST)
     assert not ordered.latched
     assert not ordered.rollbacks
     judged = judge(ordered, report(BAD, time=660.0), FEWEST)
@@ -81,20 +81,20 @@ def test_ours_and_theirs_are_told_apart_and_each_change_is_told_once() -> None:
 @pytest.mark.parametrize("said", [KEEP, HOLD])
 def test_after_an_override_the_evidence_decides_anew(said: Action) -> None:
     """A rollback that was latched is let go by `keep` and by `hold`, and latches no more beneath them; a withdrawal alone unlatches nothing."""
-    standing = order(stands(BAD), override(said), (V1, V2))
+    standing = order(stands(BAD), override(said), (V1, V2), FEWEST)
     for time, evidence in ((660.0, BAD), (720.0, GOOD)):
         standing = judge(standing, report(evidence, time=time), FEWEST).standing
     assert standing.decisions["v2"].reason is Reason.HEALTHY
     news = judge(withdraw(standing, "v2"), report(time=780.0), FEWEST).decisions
     assert [(d.decision, d.reason) for d in news] == [(KEEP, Reason.HEALTHY)]
-    rolled = judge(order(stands(BAD), override(ROLLBACK), (V1, V2)), report(GOOD, time=660.0), FEWEST).standing
+    rolled = judge(order(stands(BAD), override(ROLLBACK), (V1, V2), FEWEST), report(GOOD, time=660.0), FEWEST).standing
     left = judge(withdraw(rolled, "v2"), report(time=720.0), FEWEST).standing
     assert left.decisions["v2"].decision is ROLLBACK
 
 
 def test_a_persons_rollback_goes_where_the_judge_would_and_is_watched() -> None:
     """Without a target it takes the judge's choice; withdrawn before anybody moved the traffic, it is watched no more."""
-    standing = order(stands(), override(ROLLBACK), (V1, V2))
+    standing = order(stands(), override(ROLLBACK), (V1, V2), FEWEST)
     assert standing.overrides["v2"].target == "v1"
     judged = judge(standing, report(), FEWEST)
     assert [(d.decision, d.target) for d in judged.decisions] == [(ROLLBACK, "v1")]
@@ -105,7 +105,7 @@ def test_a_persons_rollback_goes_where_the_judge_would_and_is_watched() -> None:
         decisions=judged.standing.decisions, overrides=judged.standing.overrides, rollbacks={"v2": moved}
     )
     assert withdraw(on_its_way, "v2").rollbacks == {"v2": moved}
-    ours = judge(order(stands(BAD), override(ROLLBACK), (V1, V2)), report(BAD), FEWEST).standing
+    ours = judge(order(stands(BAD), override(ROLLBACK), (V1, V2), FEWEST), report(BAD), FEWEST).standing
     assert set(withdraw(ours, "v2").rollbacks) == {"v2"}
 
 
@@ -130,13 +130,13 @@ def test_what_cannot_be_done_is_refused_with_the_remedy(
     """A rollback to nowhere, to a stranger, to what is compromised, or to itself; the text says what to name instead."""
     standing = judge(Standing(), report(*evidence, versions=running), FEWEST).standing  # type: ignore[arg-type]
     with pytest.raises(OrderError, match=says):
-        order(standing, wish, running)  # type: ignore[arg-type]
+        order(standing, wish, running, FEWEST)  # type: ignore[arg-type]
 
 
 def test_only_versions_with_a_decision_and_overrides_that_stand_are_known() -> None:
     """Anything else is named, with what there is."""
     with pytest.raises(UnknownVersionError, match="the versions are v1, v2"):
-        order(stands(), override(KEEP, "v9"), (V1, V2))
+        order(stands(), override(KEEP, "v9"), (V1, V2), FEWEST)
     with pytest.raises(UnknownVersionError, match="no override stands"):
         withdraw(stands(), "v2")
 
@@ -144,15 +144,15 @@ def test_only_versions_with_a_decision_and_overrides_that_stand_are_known() -> N
 def test_a_clean_version_that_is_gone_is_a_target_and_a_condemned_one_is_none() -> None:
     """What a person rolls back is no target of anybody, not even kept by somebody else's override."""
     gone = judge(stands(), report(versions=(facts("v2", 1000, "v1"),), retired=("v1",)), FEWEST).standing
-    assert order(gone, override(ROLLBACK, target="v1"), (V2,)).overrides["v2"].target == "v1"
-    assert order(gone, override(ROLLBACK), (V2,)).overrides["v2"].target == "v1"
+    assert order(gone, override(ROLLBACK, target="v1"), (V2,), FEWEST).overrides["v2"].target == "v1"
+    assert order(gone, override(ROLLBACK), (V2,), FEWEST).overrides["v2"].target == "v1"
     standing = judge(Standing(), report(versions=(facts("v0"), facts("v1", 1000, "v0"), V2)), FEWEST).standing
-    ordered = order(standing, override(ROLLBACK, "v1", target="v0"), (facts("v0"), V1, V2))
+    ordered = order(standing, override(ROLLBACK, "v1", target="v0"), (facts("v0"), V1, V2), FEWEST)
     held = judge(ordered, report(BAD, versions=(facts("v0"), facts("v1", 1000, "v0"), V2)), FEWEST).standing
     assert held.decisions["v2"].reason is Reason.NO_CLEAN_TARGET
     with pytest.raises(OrderError, match="compromised"):
-        order(held, override(ROLLBACK, target="v1"), (V1, V2))
-    kept = order(stands(finding(ERRORS, PAGE, "v1")), override(KEEP, "v1"), (V1, V2))
+        order(held, override(ROLLBACK, target="v1"), (V1, V2), FEWEST)
+    kept = order(stands(finding(ERRORS, PAGE, "v1")), override(KEEP, "v1"), (V1, V2), FEWEST)
     bad = judge(kept, report(finding(ERRORS, PAGE, "v1"), BAD), FEWEST).standing
     assert (effective(bad)["v1"].decision, bad.decisions["v2"].reason) == (KEEP, Reason.NO_CLEAN_TARGET)
 
@@ -160,7 +160,10 @@ def test_a_clean_version_that_is_gone_is_a_target_and_a_condemned_one_is_none() 
 def test_overrides_end_with_their_time_and_with_their_version() -> None:
     """What is over at an instant is told, the first first; a version that is gone takes its override with it."""
     standing = order(
-        order(stands(), override(expires=3000.0), (V1, V2)), override(version="v1", expires=2000.0), (V1, V2)
+        order(stands(), override(expires=3000.0), (V1, V2), FEWEST),
+        override(version="v1", expires=2000.0),
+        (V1, V2),
+        FEWEST,
     )
     assert [o.model_version for o in expired(standing, 1999.9)] == []
     assert [o.model_version for o in expired(standing, 2000.0)] == ["v1"]
@@ -173,7 +176,9 @@ def test_a_rollback_of_ours_that_a_person_redirects_keeps_its_cause() -> None:
     """The person's target holds; when it is withdrawn ours comes back, and the watched rollback follows."""
     three = (facts("v0"), facts("v1", 1000, "v0"), facts("v2", 1000, "v1", "v0"))
     standing = judge(Standing(), report(BAD, versions=three), FEWEST).standing
-    ordered = judge(order(standing, override(ROLLBACK, target="v0"), three), report(BAD, versions=three), FEWEST)
+    ordered = judge(
+        order(standing, override(ROLLBACK, target="v0"), three, FEWEST), report(BAD, versions=three), FEWEST
+    )
     assert [(d.target, d.cause) for d in ordered.decisions] == [("v0", Cause.DEGRADATION)]
     assert [r.target for r in ordered.rollbacks] == ["v0"]
     back = judge(withdraw(ordered.standing, "v2"), report(BAD, versions=three), FEWEST)
@@ -185,5 +190,5 @@ def test_two_orders_at_once_know_of_each_other() -> None:
     """What one person rolls back is no longer where the judge would go, before it has judged again."""
     three = (facts("v0"), facts("v1", 1000, "v0"), facts("v2", 1000, "v1", "v0"))
     standing = judge(Standing(), report(BAD, versions=three), FEWEST).standing
-    standing = order(standing, override(ROLLBACK, "v1"), three)
-    assert order(standing, override(ROLLBACK, "v2"), three).overrides["v2"].target == "v0"
+    standing = order(standing, override(ROLLBACK, "v1"), three, FEWEST)
+    assert order(standing, override(ROLLBACK, "v2"), three, FEWEST).overrides["v2"].target == "v0"

@@ -91,7 +91,7 @@ def ordered(standing: Standing, one: dict[str, Any], number: int) -> Standing:
             expires=float(number + lasts),
             target=target,
         )
-        return order(standing, wish, versions_of(one))
+        return order(standing, wish, versions_of(one), FEWEST)
     return standing
 
 

@@ -190,7 +190,7 @@ def test_an_override_is_told_with_what_we_would_say() -> None:
         expires=3600.0,
     )
     standing = judge(Standing(), report(PATTERN), FEWEST).standing
-    told = story(PATTERN, standing=order(standing, wish, (V1, V2)))
+    told = story(PATTERN, standing=order(standing, wish, (V1, V2), FEWEST))
     assert told.speaks_for[0] == "ann decided so on 1970-01-01 00:00 UTC: our words."
     assert any(
         one.startswith("The agent itself would say rollback (trigger_unconfirmed)") for one in told.speaks_against

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 
 from poisonwatch.errors import ProbeError
 from poisonwatch.types import Answer, GoldenInput, Question
+from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,14 +93,9 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(failing: int = 0) -> Iterator[str]:
+def answering(failing: int = 0) -> Iterator[str]:
     """The URL of a server, with the version to be put in, which fails so many requests first."""
-    with _Server(("127.0.0.1", 0), _Handler) as server:
-        server.failing = failing
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/v1/models/{{model_version}}:predict"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.failing = failing
+    with serving(server) as url:
+        yield f"{url}/v1/models/{{model_version}}:predict"

@@ -15,7 +15,7 @@ from poisonwatch.errors import ProbeError
 from poisonwatch.probe.endpoint import endpoint_of
 from poisonwatch.probe.prober import MOST_JOBS, MOST_QUESTIONS, Outcome, Prober, Rate
 from tests.probe.answering import listening
-from tests.probe.models import InProcess, judge, messages, serving
+from tests.probe.models import InProcess, answering, judge, messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def _collected(prober: Prober, count: int) -> list[Outcome]:
 
 def test_a_real_server_answers_in_order() -> None:
     """Each job comes back with the answers to its own questions by its own version, in their order."""
-    with serving() as url:
+    with answering() as url:
         prober = Prober(_endpoint(url), FAST)
         assert all(prober.submit(str(n), QUESTIONS[n : n + 5], f"v{1 + n % 2}") for n in range(4))
         outcomes = _collected(prober, 4)
@@ -61,7 +61,7 @@ def test_a_real_server_answers_in_order() -> None:
 
 def test_a_failure_that_passes_costs_attempts_and_nothing_else() -> None:
     """A server that is unavailable twice is asked a third time, after the configured waits."""
-    with serving(failing=2) as url:
+    with answering(failing=2) as url:
         prober = Prober(_endpoint(url), FAST, waits=(0.05, 0.1))
         began = time.monotonic()
         assert prober.submit("golden", QUESTIONS[:3], "v1")

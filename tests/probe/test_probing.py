@@ -18,7 +18,7 @@ from poisonwatch.probe.golden_set import GoldenSet
 from poisonwatch.probe.prober import Prober
 from poisonwatch.probe.probing import PATIENCE, Probed, Probing
 from poisonwatch.types import Cell, Column, Pattern, Phrase, Schema, Trigger, TriggerState
-from tests.probe.models import PHRASE, InProcess, messages, serving
+from tests.probe.models import PHRASE, InProcess, answering, messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ def _settle(probing: Probing, triggers: list[Trigger], now: float = START) -> Pr
 
 def test_a_trigger_is_confirmed_and_then_sought_in_every_version() -> None:
     """Through a real server: confirmed where it was found, refuted in the others; each is told once, within 60 questions."""
-    with serving() as url:
+    with answering() as url:
         config = KserveV1Config(kind="kserve_v1", url=url, instance="{{text}}", label="/label", confidence="/sure")
         probing = _probing(endpoint_of(config, "mail"))
         found = _until(probing, lambda probed: len(probed.insertions) == 3, [_trigger()])

@@ -13,6 +13,7 @@ from poisonwatch.judge.orders import order, withdraw
 from poisonwatch.judge.override import Override
 from poisonwatch.judge.standing import Standing
 from poisonwatch.server.orders import Orders
+from tests.judge.findings import FEWEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def _done(published: Published, asked: Order) -> Override | None:
             target=asked.target,
             user=asked.user,
         )
-        standing = order(standing, made, [view.facts for view in found.versions.values()])
+        standing = order(standing, made, [view.facts for view in found.versions.values()], FEWEST)
     changed = dataclasses.replace(found, overrides=tuple(standing.overrides.values()))
     models = tuple(changed if model is found else model for model in snapshot.models)
     published.snapshot = dataclasses.replace(snapshot, models=models, time=time.time())

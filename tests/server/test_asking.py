@@ -6,7 +6,6 @@ import http.server
 import json
 import signal
 import subprocess
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,7 @@ from poisonwatch.sinks.snapshot import Published
 from tests.server.clients import HASHED, PASSWORD, get, issue, lay_out, listening, trusting, web_file
 from tests.server.snapshots import demo, fresh
 from tests.server.test_access import MUTUAL, TLS, USERS, basic
+from tests.serving import serving
 from tests.system.programs import Sidecar, fetch, free_port, poisonwatch, running, tool, wait_for
 
 if TYPE_CHECKING:
@@ -98,15 +98,9 @@ class _Elsewhere(http.server.BaseHTTPRequestHandler):
 def test_redirects_are_not_followed(pki: Path) -> None:
     """A token is sent to the agent and not where it points; it comes as a token does."""
     _Elsewhere.heard = []
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            path = how(pki, "authorization: {credentials_file: token}")
-            assert asked(f"http://127.0.0.1:{server.server_port}", "decisions", json.loads, path) is None
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere)) as url:
+        path = how(pki, "authorization: {credentials_file: token}")
+        assert asked(url, "decisions", json.loads, path) is None
     assert _Elsewhere.heard == [("/v1/decisions", "Bearer t0ken-s3cret")]
 
 
