@@ -230,7 +230,7 @@ class App:
             journal=tuple(self._journal.recent),
             receivers=self._notifier.counts(),
         )
-        self._notifier.notify(now, notices_of(now, self.published.snapshot.models, self._resolved))
+        self._notifier.notify(now, notices_of(now, self._started, self.published.snapshot.models, self._resolved))
         self._resolved = []
 
     def save(self, now: float, *, at_once: bool = True) -> None:

@@ -95,7 +95,7 @@ def key_of(notice: Notice) -> tuple[str, str, str]:
 
 
 def notices_of(
-    now: float, models: Iterable[ModelSnapshot], resolved: Iterable[Alert] = (), *, started: float = 0.0
+    now: float, started: float, models: Iterable[ModelSnapshot], resolved: Iterable[Alert] = ()
 ) -> list[Notice]:
     """Everything that stands at `now` (Unix seconds), and that the alerts which were `resolved` since the last call do not any more.
 

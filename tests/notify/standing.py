@@ -129,12 +129,12 @@ def model(
 
 def page(version: str = "v2", time: float = START + 1500) -> Notice:
     """That a version of `mail` is to be rolled back."""
-    (notice,) = notices_of(NOW, [model(decisions=[decision(version=version, time=time)])])
+    (notice,) = notices_of(NOW, 0.0, [model(decisions=[decision(version=version, time=time)])])
     return notice
 
 
 def ticket(version: str = "v2", time: float = START + 1200) -> Notice:
     """That the inputs of a version of `mail` moved."""
     moved = alert(Cause.INPUT_DRIFT, version=version, severity=Severity.TICKET, group="inputs", time=time)
-    (notice,) = notices_of(NOW, [model([moved])])
+    (notice,) = notices_of(NOW, 0.0, [model([moved])])
     return notice

@@ -70,7 +70,7 @@ def test_a_page_goes_the_whole_way(manager: Alertmanager, hook: Receiver) -> Non
     now = time.time()
     notifier = pushing(manager)
     standing = [model([alert(version="v7", time=now - 60)], [decision(version="v7", time=now - 30)])]
-    notifier.notify(now, notices_of(now, standing))
+    notifier.notify(now, notices_of(now, 0.0, standing))
     wait_for("the page", lambda: hook.alerts("PoisonwatchRollbackRecommended"))
     ((_, told),) = hook.alerts("PoisonwatchRollbackRecommended")[:1]
     assert told["labels"] == {
@@ -78,7 +78,7 @@ def test_a_page_goes_the_whole_way(manager: Alertmanager, hook: Receiver) -> Non
         "model": "mail",
         "model_version": "v7",
         "severity": "critical",
-        "fingerprint": notices_of(now, standing)[-1].fingerprint,
+        "fingerprint": notices_of(now, 0.0, standing)[-1].fingerprint,
     }
     assert told["annotations"]["summary"] == "Roll back mail v7 to v1: backdoor."
     assert told["annotations"]["runbook_url"].endswith("/PoisonwatchRollbackRecommended.md")
@@ -86,7 +86,7 @@ def test_a_page_goes_the_whole_way(manager: Alertmanager, hook: Receiver) -> Non
     assert _seconds(told["startsAt"]) == pytest.approx(now - 30, abs=0.01)
     # Another target: the same alert with other words.
     other = [model([], [decision(version="v7", target=None, time=now)])]
-    notifier.notify(now + 1, notices_of(now + 1, other))
+    notifier.notify(now + 1, notices_of(now + 1, 0.0, other))
     wait_for(
         "the other words",
         lambda: (
@@ -100,10 +100,10 @@ def test_a_page_goes_the_whole_way(manager: Alertmanager, hook: Receiver) -> Non
     assert _seconds(again["startsAt"]) == pytest.approx(now - 30, abs=0.01)
     # The agent comes back, says it again, and then that it is over.
     notifier = pushing(manager)
-    notifier.notify(now + 2, notices_of(now + 2, other))
+    notifier.notify(now + 2, notices_of(now + 2, 0.0, other))
     wait_for("taken", lambda: notifier.counts()[0].sent)
     kept = [model([], [decision(Action.HOLD, version="v7", time=now + 3, summary="bob holds v7: we look at it.")])]
-    notifier.notify(now + 3, notices_of(now + 3, kept))
+    notifier.notify(now + 3, notices_of(now + 3, 0.0, kept))
     wait_for("the end", lambda: hook.alerts("PoisonwatchRollbackRecommended", "resolved"))
     ((_, end),) = hook.alerts("PoisonwatchRollbackRecommended", "resolved")[:1]
     assert end["annotations"]["description"] == "bob holds v7: we look at it."
@@ -116,13 +116,13 @@ def test_each_thing_that_ends_ends_alone(manager: Alertmanager) -> None:
     now = time.time()
     notifier = pushing(manager)
     broken = alert(Cause.DATA_QUALITY, version="v8", severity=Severity.TICKET, group="quality", time=now - 3600)
-    notifier.notify(now, notices_of(now, [model([drift("v8", now), broken])]))
+    notifier.notify(now, notices_of(now, 0.0, [model([drift("v8", now), broken])]))
     wait_for("both", lambda: set(shown(manager, "v8")) == {"PoisonwatchInputDrift", "PoisonwatchDataQuality"})
     over = msgspec.structs.replace(drift("v8", now), state=AlertState.RESOLVED, time=now)
-    notifier.notify(now + 1, notices_of(now + 1, [model([broken])], [over]))
+    notifier.notify(now + 1, notices_of(now + 1, 0.0, [model([broken])], [over]))
     wait_for("one", lambda: set(shown(manager, "v8")) == {"PoisonwatchDataQuality"})
     worse = alert(Cause.DEGRADATION, version="v8", group="quality", time=now - 3600)
-    notifier.notify(now + 2, notices_of(now + 2, [model([worse])]))
+    notifier.notify(now + 2, notices_of(now + 2, 0.0, [model([worse])]))
     wait_for("the other", lambda: set(shown(manager, "v8")) == {"PoisonwatchHarm"})
     assert notifier.counts()[0].failed == 0
     notifier.close()
@@ -132,7 +132,7 @@ def test_what_ended_in_the_future_has_ended(manager: Alertmanager) -> None:
     """Event time may run ahead of the clock: what is said to begin or end in a minute does so now, and is not refused."""
     now = time.time()
     notifier = pushing(manager)
-    ahead: list[Notice] = notices_of(now, [model([drift("v9", now + 3660)])])
+    ahead: list[Notice] = notices_of(now, 0.0, [model([drift("v9", now + 3660)])])
     notifier.notify(now, ahead)
     wait_for("taken", lambda: shown(manager, "v9"))
     notifier.notify(now, [closed(ahead[0], now + 120)])

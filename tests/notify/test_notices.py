@@ -37,7 +37,7 @@ KEEPS = Override(
 
 def told(*models: ModelSnapshot, at: float = NOW, resolved: tuple[Alert, ...] = ()) -> dict[str, Notice]:
     """The notices that fire, by name."""
-    return {notice.name: notice for notice in notices_of(at, models, resolved) if notice.ended is None}
+    return {notice.name: notice for notice in notices_of(at, 0.0, models, resolved) if notice.ended is None}
 
 
 def rules() -> dict[str, Any]:
@@ -98,7 +98,7 @@ def test_what_is_found_in_an_old_log_waits_from_the_start_on() -> None:
     """An agent that reads what was logged while nobody watched calls once, not twice: nobody had half an hour to act."""
     late = model([alert(version="v3", time=NOW)], [decision()], [rollback(RollbackState.AWAITED, decided=NOW)])
     names = [
-        {one.name for one in notices_of(NOW + 9000 + waited, [late], started=NOW + 9000) if one.ended is None}
+        {one.name for one in notices_of(NOW + 9000 + waited, NOW + 9000, [late]) if one.ended is None}
         for waited in (HARM_WAITS - 1, ROLLBACK_WAITS - 1, ROLLBACK_WAITS)
     ]
     assert names == [
@@ -135,7 +135,7 @@ def test_a_page_on_harm_says_what_was_decided() -> None:
 def test_a_person_who_decided_is_not_called_again() -> None:
     """Harm under an override is told as ended, with who decided what; a rollback that a person overrode, too."""
     own = decision(Action.KEEP, summary="alice keeps v2: known.")
-    found = notices_of(NOW, [model([alert()], [own], overrides=[KEEPS])])
+    found = notices_of(NOW, 0.0, [model([alert()], [own], overrides=[KEEPS])])
     assert {notice.name for notice in found} == {"PoisonwatchHarm", "PoisonwatchRollbackRecommended"}
     assert all(notice.ended is not None and notice.description == own.summary for notice in found)
 
@@ -143,7 +143,7 @@ def test_a_person_who_decided_is_not_called_again() -> None:
 @pytest.mark.parametrize("state", RollbackState)
 def test_how_far_a_rollback_came(state: RollbackState) -> None:
     """The page ends when the traffic has left, and another one begins where that did not help."""
-    found = notices_of(NOW, [model([], [decision()], [rollback(state, decided=NOW, time=NOW)])])
+    found = notices_of(NOW, 0.0, [model([], [decision()], [rollback(state, decided=NOW, time=NOW)])])
     firing = {notice.name for notice in found if notice.ended is None}
     assert (
         firing
@@ -166,11 +166,11 @@ def test_how_far_a_rollback_came(state: RollbackState) -> None:
 def test_what_is_resolved_is_not_called_healthy() -> None:
     """The end of an alert is told in its own words, and with the warning that silence is no health; one that is open again has not ended."""
     over = alert(Cause.INPUT_DRIFT, severity=Severity.TICKET, state=AlertState.RESOLVED, time=NOW)
-    (notice,) = notices_of(NOW, [model()], [over])
+    (notice,) = notices_of(NOW, 0.0, [model()], [over])
     assert notice.ended == NOW
     assert notice.description == f"{over.summary}\n{UNSAID}"
     again = alert(Cause.INPUT_DRIFT, severity=Severity.TICKET, time=NOW)
-    (notice,) = notices_of(NOW, [model([again])], [over])
+    (notice,) = notices_of(NOW, 0.0, [model([again])], [over])
     assert notice.ended is None
 
 
@@ -194,7 +194,7 @@ def test_a_state_has_one_name(cause: Cause, other: Cause, times: list[float]) ->
     found: dict[tuple[Cause, float], set[str]] = {}
     for kind, time in kinds:
         for _ in range(2):
-            (notice,) = notices_of(NOW + HARM_WAITS, [model([alert(kind, time=time)])])
+            (notice,) = notices_of(NOW + HARM_WAITS, 0.0, [model([alert(kind, time=time)])])
             found.setdefault((kind, time), set()).add(notice.id)
     assert all(len(ids) == 1 for ids in found.values())
     assert len({min(ids) for ids in found.values()}) == len(kinds)

@@ -94,7 +94,7 @@ def test_a_missing_secret_is_an_error(tmp_path: Path) -> None:
 def test_all_that_one_needs_is_in_it(tmp_path: Path) -> None:
     """Which model and version, what and since when, to where, what to do, where to click; the alert, the decision and its story beside."""
     standing = model([alert()], [decision()], [rollback(RollbackState.AWAITED, decided=NOW)])
-    (notice,) = (one for one in notices_of(NOW, [standing]) if one.ended is None)
+    (notice,) = (one for one in notices_of(NOW, 0.0, [standing]) if one.ended is None)
     told = json.loads(message(config(tmp_path), notice))
     assert (told["version"], told["id"], told["type"]) == (1, notice.id, "alert.firing")
     assert told["timestamp"].endswith("Z")
