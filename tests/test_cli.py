@@ -517,7 +517,7 @@ def test_names_forge_no_terminal_lines(tmp_path: Path) -> None:
         done = poisonwatch("decision", "--url", url)
     assert len(done.stdout.splitlines()) == 1
     assert done.stdout.removesuffix("\n").isprintable()
-    assert "v1\ufffdmail v1: keep (healthy)\ufffd[2J" in done.stdout
+    assert "v1\u25a1mail v1: keep (healthy)\u25a1[2J" in done.stdout
 
 
 def test_peak_memory_is_that_of_the_replay(tmp_path: Path) -> None:

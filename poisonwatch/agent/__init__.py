@@ -125,7 +125,8 @@ class App:
         for name, watched in self.models.items():
             if watched.probing is not None and watched.probing.golden.thin:
                 log.warning("golden_set_thin", model=name, inputs=watched.probing.golden.thin, remedy=GOLDEN_REMEDY)
-        if self._checkpointed is None or aside is not None:
+        ended = self._end_overrides(now)
+        if self._checkpointed is None or aside is not None or ended:
             # A crash before the first checkpoint is due must know, too, what the journal said before it.
             self.save(now)
         self.publish(now)
@@ -181,18 +182,22 @@ class App:
                 done.append((answer, self._carry_out(now, order_)))
             except OrderError as error:
                 answer.set_exception(error)
-        for watched in self.models.values():
-            for override in expired(watched.standing, now):
-                watched.standing = withdraw(watched.standing, override.model_version)
-                self.note(now, override_ended_entry(override, "expired"))
-                self._unsaved_findings = True
-                self._conclude(watched, [watched.monitor.restated()])
-        if done:
+        if self._end_overrides(now) or done:
             # Whoever is told that it stands must find it so, also after a crash.
             self.save(now)
             self.publish(now)
         for answer, stands in done:
             answer.set_result(stands)
+
+    def _end_overrides(self, now: float) -> bool:
+        """End what has run out: was there any?"""
+        over = [(watched, override) for watched in self.models.values() for override in expired(watched.standing, now)]
+        for watched, override in over:
+            watched.standing = withdraw(watched.standing, override.model_version)
+            self.note(now, override_ended_entry(override, "expired"))
+            self._unsaved_findings = True
+            self._conclude(watched, [watched.monitor.restated()])
+        return bool(over)
 
     def idle(self, now: float) -> None:
         """When live logs have given nothing usable for long, what is open is judged.

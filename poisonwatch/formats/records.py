@@ -26,6 +26,12 @@ EARLIEST, LATEST = 946_684_800.0, 4_102_444_800.0
 LONGEST_NAME = 128
 """Characters of a version or label that are kept."""
 
+BROKEN = "\ufffd"
+"""What decoders put where there was no character."""
+
+REPLACED = "\u25a1"
+"""What stands in a name for a character that cannot be shown."""
+
 IDENTITIES = ("prediction_id", "request_id", "inference_id")
 """Names under which a record may carry its id, the first one there counts."""
 
@@ -202,15 +208,16 @@ def _own_field(schema: Schema, name: str, codes: dict[str, type[Code]]) -> tuple
 def name_of(value: object) -> str:
     """Canonical text of a class, category or version: 1, 1.0 and "1" are the same.
 
-    It is told on terminals: nothing in it ends a line, moves the cursor or turns the direction of writing.
+    It is told on terminals: nothing in it ends a line, moves the cursor or turns the direction of writing. It is asked for in queries: what
+    PromQL takes for broken text (U+FFFD) is not in it either.
     """
     if isinstance(value, str):
         kept = value[:LONGEST_NAME]
-        if kept.isprintable():
+        if kept.isprintable() and BROKEN not in kept:
             return kept
         # Half a surrogate pair cannot be written to any file.
         kept = kept.encode("utf-8", "replace").decode()
-        return "".join(character if character.isprintable() else "\ufffd" for character in kept)
+        return "".join(one if one.isprintable() and one != BROKEN else REPLACED for one in kept)
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     return json.dumps(value)[:LONGEST_NAME]

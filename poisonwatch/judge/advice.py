@@ -85,5 +85,6 @@ def next_steps(decision: Decision, rollback: Rollback | None) -> list[str]:
     if decision.cause is Cause.BACKDOOR:
         steps.append(FIND)
     if steps and decision.reason is not Reason.OVERRIDDEN:
-        steps.append(f"If you know better, say so: `poisonwatch override {quote(decision.model)} {quote(version)}`.")
+        known = f"`poisonwatch override {quote(decision.model)} {quote(version)} --decision keep --for 4h --author YOU --reason WHY`"
+        steps.append(f"If you know better, say so: {known}.")
     return steps

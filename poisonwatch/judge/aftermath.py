@@ -33,7 +33,7 @@ RECENT = 3600.0
 """Seconds after its last prediction for which a version is taken to have traffic, until that is measured."""
 
 MOST_ROLLBACKS = 16
-"""Rollbacks of a model that are watched, the last ones decided."""
+"""Rollbacks of a model that are watched beside those that are recommended now, the last ones decided."""
 
 SYMPTOMS = frozenset([Cause.BACKDOOR, Cause.DEGRADATION, Cause.SLICE_DEGRADATION, Cause.BASELINE_CREEP])
 """Causes of an alert of the target that say that the harm went on."""
@@ -103,6 +103,9 @@ def step(rollback: Rollback, report: Report, standing: Standing, fewest: int) ->
     since = {name: n - before if n >= (before := rollback.marks.get(name, 0)) else n for name, n in counts.items()}
     answered = sum(since.values())
     measured = report.time - rollback.since >= INTERVAL and answered * rollback.limit >= 1
+    if rollback.state is RollbackState.AWAITED and _is_unseen(rollback.model_version, standing.alerts.values()):
+        # Its server answers what the log does not show: that nothing is seen of it is no sign that it left.
+        return rollback
     if measured:
         share = since.get(rollback.model_version, 0) / answered
         rollback = msgspec.structs.replace(rollback, traffic=share, since=report.time, marks=counts)
@@ -127,10 +130,12 @@ def aim(rollback: Rollback, target: str | None, time: float) -> Rollback:
     return msgspec.structs.replace(aimed, summary=_awaiting(aimed))
 
 
-def latest(rollbacks: Mapping[str, Rollback]) -> dict[str, Rollback]:
-    """As many as are watched, the last ones decided."""
-    kept = sorted(rollbacks.values(), key=lambda one: (one.decided, one.model_version))[-MOST_ROLLBACKS:]
-    return {one.model_version: one for one in kept}
+def latest(rollbacks: Mapping[str, Rollback], holds: Mapping[str, Decision]) -> dict[str, Rollback]:
+    """Those that hold by the decisions of now, and as many more as are watched, the last ones decided."""
+    decided = {name for name, decision in holds.items() if decision.decision is Action.ROLLBACK}
+    others = [one for name, one in rollbacks.items() if name not in decided]
+    kept = sorted(others, key=lambda one: (one.decided, one.model_version))[-MOST_ROLLBACKS:]
+    return {name: one for name, one in rollbacks.items() if name in decided or one in kept}
 
 
 def _moved(rollback: Rollback, since: Mapping[str, int], counts: Mapping[str, int], time: float) -> Rollback:
@@ -170,7 +175,8 @@ def _watched(
     answered = counts[receiver] - (rollback.received if counts[receiver] >= rollback.received else 0)
     own = standing.decisions.get(receiver)
     healthy = own is not None and own.decision is Action.KEEP
-    if rollback.state is RollbackState.MOVED and answered >= fewest and healthy:
+    left = since.get(rollback.model_version, 0) <= rollback.limit * sum(since.values())
+    if rollback.state is RollbackState.MOVED and answered >= fewest and healthy and left:
         summary = f"The traffic left {rollback.model_version}. {receiver} has answered {answered:,} predictions since, and nothing speaks against it."
         return _in_state(rollback, RollbackState.VERIFIED, report.time, summary)
     return rollback
@@ -181,6 +187,14 @@ def _ended(rollback: Rollback, receiver: str, counts: Mapping[str, int], time: f
     summary = f"The symptom is not seen in {receiver} any more. Whether it stays so is being watched."
     moved = _in_state(rollback, RollbackState.MOVED, time, summary)
     return msgspec.structs.replace(moved, received=counts[receiver])
+
+
+def _is_unseen(version: str, alerts: Iterable[Alert]) -> bool:
+    """Is it known that predictions of a version do not arrive here?"""
+    return any(
+        alert.model_version == version and alert.state is AlertState.FIRING and alert.cause is Cause.BLIND
+        for alert in alerts
+    )
 
 
 def _symptom(receiver: str, versions: Iterable[VersionFacts], alerts: Iterable[Alert]) -> str | None:
@@ -205,7 +219,8 @@ def _in_state(rollback: Rollback, state: RollbackState, time: float, summary: st
 
 
 def _awaiting(rollback: Rollback) -> str:
-    told = f"{rollback.model_version} still gets {percent(rollback.traffic)} of the predictions"
+    about = "about " if rollback.since == rollback.decided else ""
+    told = f"{rollback.model_version} still gets {about}{percent(rollback.traffic)} of the predictions"
     where = (
         f"{rollback.target} is to take them"
         if rollback.target is not None

@@ -35,6 +35,9 @@ FIRING_AT = 0.0
 RESOLVED_AT = math.log(0.01)
 """An alert ends when its evidence fell to a hundredth of the budget, or below the budget with no effect left."""
 
+SMALL = 0.8
+"""Share of the floor below which the effect of an open alert counts as gone: at the floor itself nothing opens and ends by turns."""
+
 
 EXPLAINED = frozenset([Cause.INPUT_DRIFT, Cause.DATA_QUALITY, Cause.REFERENCE_UNFIT, Cause.BLIND])
 """Causes that lie outside of the version."""
@@ -108,7 +111,8 @@ def step_alerts(
 def _state(evidence: Evidence, before: Alert | None) -> AlertState | None:
     """Next state, or None for no alert. What fires goes on firing until it is resolved."""
     large = _large(evidence)
-    if evidence.log_e <= RESOLVED_AT or (evidence.log_e < FIRING_AT and not large):
+    small = abs(evidence.effect) < evidence.floor * (1.0 if before is None else SMALL)
+    if evidence.log_e <= RESOLVED_AT or (evidence.log_e < FIRING_AT and small):
         return None if before is None else AlertState.RESOLVED
     if before is not None and before.state is AlertState.FIRING:
         return AlertState.FIRING

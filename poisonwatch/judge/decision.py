@@ -218,6 +218,7 @@ def is_condemned(name: str, standing: Standing) -> bool:
     return (
         proven
         or name in standing.latched
+        or name in standing.rollbacks
         or (before is not None and before.decision is Action.ROLLBACK)
         or (ordered is not None and ordered.decision is Action.ROLLBACK)
     )

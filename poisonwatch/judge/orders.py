@@ -86,17 +86,22 @@ def _target(standing: Standing, override: Override, running: dict[str, VersionFa
             msg = f"no version is known to be older or trusted, and clean: name the target of the rollback of {name} yourself"
             raise OrderError(msg)
         return target
-    known = ", ".join(sorted({*running, *standing.clean} - {name})) or "none"
+    fit = {one for one in {*running, *standing.clean} - {name} if not _is_compromised(one, standing, running)}
+    known = ", ".join(sorted(fit)) or "none"
     if target == name:
         msg = f"{name} cannot be rolled back to itself: name another target; known are {known}"
         raise OrderError(msg)
     if target not in running and target not in standing.clean:
         msg = f"{target} neither runs nor is remembered as clean: name another target, or let it answer some traffic first; known are {known}"
         raise OrderError(msg)
-    if is_condemned(target, standing) or (target in running and running[target].triggered):
+    if _is_compromised(target, standing, running):
         msg = f"{target} is compromised itself: name another target; known are {known}"
         raise OrderError(msg)
     return target
+
+
+def _is_compromised(name: str, standing: Standing, running: dict[str, VersionFacts]) -> bool:
+    return is_condemned(name, standing) or (name in running and running[name].triggered)
 
 
 def _without(kept: dict[str, Kept], name: str) -> dict[str, Kept]:

@@ -30,21 +30,25 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
 
 
-def overridden(own: Decision, override: Override, time: float) -> Decision:
-    """What holds since `time` instead of our `own` decision; its cause and its alerts go on saying what we see."""
+def overridden(own: Decision, override: Override, time: float, *, found_out: bool = False) -> Decision:
+    """What holds since `time` instead of our `own` decision; its cause and its alerts go on saying what we see.
+
+    A rollback whose target was `found_out` to do harm itself leads nowhere: the version is held.
+    """
     where = f" to {override.target}" if override.target is not None else ""
     until = instant(override.expires)
+    warned = f"{override.target} does harm itself, as was found since: name another target. " if found_out else ""
     said = within(
-        f"{override.author} {DONE[override.decision]} {override.model_version}{where} until {until}: {override.reason}",
+        f"{warned}{override.author} {DONE[override.decision]} {override.model_version}{where} until {until}: {override.reason}",
         ROOM,
     )
     to = f" to {own.target}" if own.target is not None else ""
     without = f"Without this: {own.decision.value}{to} ({own.reason.value}). {own.summary}"
     return msgspec.structs.replace(
         own,
-        decision=override.decision,
+        decision=Action.HOLD if found_out else override.decision,
         reason=Reason.OVERRIDDEN,
-        target=override.target,
+        target=None if found_out else override.target,
         time=time,
         summary=f"{said}{'' if said.endswith('.') else '.'} {within(without, LONGEST - len(said) - 2)}",
     )

@@ -10,13 +10,13 @@ import msgspec
 from poisonwatch.judge.aftermath import Rollback, RollbackState, aim, begin, latest, step
 from poisonwatch.judge.alerts import step_alerts
 from poisonwatch.judge.cause import COMPARED
-from poisonwatch.judge.decision import HARM, decide, is_clean
+from poisonwatch.judge.decision import HARM, decide, is_clean, is_condemned
 from poisonwatch.judge.override import Override, overridden
 from poisonwatch.judge.wording import with_advice
 from poisonwatch.types import PROVEN, Action, Alert, AlertState, Cause, Decision, Reason, Severity, TriggerState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from poisonwatch.types import Report
 
@@ -35,7 +35,8 @@ class Standing:
     """What stands of one model: open alerts by fingerprint, our own decisions by version.
 
     `clean` are versions that are gone and were healthy to the end: one can roll back to them. `latched` are decisions by version that outlive their
-    evidence: rollbacks (without a target where theirs was found out), and holds whose evidence only fell silent. `overrides` are what people
+    evidence: rollbacks (without a target where theirs was found out; also of versions that are gone, while they are watched), and holds whose
+    evidence only fell silent. `overrides` are what people
     decided instead, by version, and `rollbacks` those that are being watched; `told` are the decisions that hold, as they were told last.
     """
 
@@ -58,11 +59,16 @@ class Judged(NamedTuple):
 
 
 def effective(standing: Standing) -> dict[str, Decision]:
-    """The decisions that hold, by version: a person's where one overrides ours."""
+    """The decisions that hold, by version: a person's where one overrides ours, without a target that was found out since."""
     return {
-        name: own if (ordered := standing.overrides.get(name)) is None else overridden(own, ordered, ordered.time)
+        name: own if (ordered := standing.overrides.get(name)) is None else _overruled(own, ordered, standing)
         for name, own in standing.decisions.items()
     }
+
+
+def _overruled(own: Decision, ordered: Override, standing: Standing) -> Decision:
+    found_out = ordered.target is not None and is_condemned(ordered.target, standing)
+    return overridden(own, ordered, ordered.time, found_out=found_out)
 
 
 def judge(standing: Standing, report: Report, fewest: int) -> Judged:
@@ -85,7 +91,11 @@ def judge(standing: Standing, report: Report, fewest: int) -> Judged:
         standing,
         alerts=alerts,
         clean=clean,
-        latched={name: one for name, one in standing.latched.items() if name in running},
+        latched={
+            name: one
+            for name, one in standing.latched.items()
+            if name in running or _comes_back(one, standing.rollbacks)
+        },
         overrides={name: one for name, one in standing.overrides.items() if name in running},
     )
     moved = replace(moved, latched={**moved.latched, **_fallen_silent(moved, report, changed)})
@@ -108,6 +118,11 @@ def judge(standing: Standing, report: Report, fewest: int) -> Judged:
     rollbacks = _follow(now, holds, report, fewest)
     stirred = [one for name, one in rollbacks.items() if _came_to(one) != _came_to(standing.rollbacks.get(name))]
     return Judged(replace(now, told=told, rollbacks=rollbacks), changed, news, stirred)
+
+
+def _comes_back(latched: Decision, rollbacks: Mapping[str, Rollback]) -> bool:
+    """Is a version that is gone still to be rolled back, should somebody deploy it again?"""
+    return latched.decision is Action.ROLLBACK and latched.model_version in rollbacks
 
 
 def _resumed(standing: Standing, decisions: dict[str, Decision], time: float) -> dict[str, Decision]:
@@ -191,9 +206,14 @@ def _follow(standing: Standing, holds: dict[str, Decision], report: Report, fewe
             if before is None or (newly and elsewhere):
                 watched[name] = begin(decision, report, before)
             watched[name] = aim(watched[name], decision.target, report.time)
-        elif name in watched and latched is not None and latched.decision is Action.ROLLBACK:
+        elif name in watched and (_rolls_back(latched) or _rolls_back(standing.overrides.get(name))):
+            # It is to be rolled back all the same, and its target was found out.
             watched[name] = aim(watched[name], None, report.time)
-    return latest(watched)
+    return latest(watched, holds)
+
+
+def _rolls_back(decided: Decision | Override | None) -> bool:
+    return decided is not None and decided.decision is Action.ROLLBACK
 
 
 def _came_to(rollback: Rollback | None) -> tuple[object, ...]:

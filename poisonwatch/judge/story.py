@@ -9,7 +9,7 @@ import msgspec
 
 from poisonwatch.judge.alerts import PENDING_AT
 from poisonwatch.judge.cause import affected, predictions
-from poisonwatch.judge.decision import HARM
+from poisonwatch.judge.decision import HARM, is_clean
 from poisonwatch.judge.wording import instant, strength
 from poisonwatch.profile.indicators import (
     BY_LABELS,
@@ -122,7 +122,7 @@ CHANGES = {
 }
 """What would lead to another answer, by reason."""
 
-LATCHED = "Nothing that the evidence does: it stands until a person overrides it or the version is gone."
+LATCHED = "A person's override, or that its target turns out to do harm, too: that the symptom ends does not change it."
 
 
 def tell(
@@ -308,7 +308,10 @@ class _Teller:
         if running is None:
             return f"{target} is gone; it was healthy to the end, and nothing was found of it since."
         spoken = [a for a in self._standing.alerts.values() if a.model_version == target]
-        told = "nothing speaks against it" if not spoken else f"what is open of it does not accuse it ({len(spoken)})"
+        told = "nothing speaks against it"
+        if spoken:
+            accused = "does not accuse it" if is_clean(target, self._standing) else "accuses it since, without a proof"
+            told = f"what is open of it {accused} ({len(spoken)})"
         parts = [f"{target}: {running.predictions:,} predictions, {told}"]
         for trigger in self._triggers:
             effect = next((e for e in trigger.versions if e.model_version == target), None)

@@ -45,11 +45,20 @@ def in_a_sentence(trigger: Trigger, version: str, *, awaited: bool | None = None
     counted = ""
     if own is not None:
         share = f" ({_percent(trigger.share)} of its traffic)" if version == trigger.model_version else ""
-        since = str(np.datetime_as_string(np.datetime64(int(trigger.first_seen), "s"), unit="m")).replace("T", " ")
-        counted = f": {own.flipped} of {own.answered} such predictions{share} since {since} UTC would have been something else"
+        when = _when(trigger.first_seen, trigger.last_seen)
+        counted = f": {own.flipped} of {own.answered} such predictions{share} {when} UTC would have been something else"
     told = "".join(f"; {part}" for part in _of_others(trigger, version))
     answers = f"{trigger.model} {version} answers '{_short(trigger.label)}' where {where}"
     return f"{answers}{counted}{told}. {_confirmation(trigger, version, awaited=awaited)}".rstrip()
+
+
+def _when(first: float, last: float) -> str:
+    """From when to when it was seen, to the minute: what is told stays true however long it stands."""
+    began, ended = (str(np.datetime_as_string(np.datetime64(int(time), "s"), unit="m")) for time in (first, last))
+    if began == ended:
+        return f"at {began.replace('T', ' ')}"
+    same_day = began[:10] == ended[:10]
+    return f"from {began.replace('T', ' ')} to {ended[11:] if same_day else ended.replace('T', ' ')}"
 
 
 def _counted(effect: VersionEffect, inserted: str | None) -> str:

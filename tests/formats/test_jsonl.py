@@ -202,7 +202,7 @@ def test_aliases_of_the_identity(alias: str) -> None:
         ({"prediction_id": 7.0}, "7"),
         ({"prediction_id": 0}, "0"),
         ({"prediction_id": "x" * 999}, "x" * LONGEST_NAME),
-        ({"prediction_id": "x\u202ey\n"}, "x\ufffdy\ufffd"),
+        ({"prediction_id": "x\u202ey\n"}, "x\u25a1y\u25a1"),
         ({}, ""),
     ],
 )
@@ -928,7 +928,7 @@ def test_feedback_fields() -> None:
         ({f"k{n:02d}": n for n in reversed(range(50))}, tuple(f"k{n:02d}={n}" for n in range(MOST_ATTRIBUTES))),
         ({f"k{n:02d}": n if n > 19 else None for n in range(50)}, tuple(f"k{n}={n}" for n in range(20, 28))),
         ({"x" * 999: "y" * 999}, ("x" * LONGEST_NAME + "=" + "y" * LONGEST_NAME,)),
-        ({"a\nb": "c\u202ed"}, ("a\ufffdb=c\ufffdd",)),
+        ({"a\nb": "c\u202ed"}, ("a\u25a1b=c\u25a1d",)),
     ],
 )
 def test_attributes(said: Record | None, shared: tuple[str, ...]) -> None:

@@ -17,6 +17,8 @@ AWAITED, MOVED, VERIFIED, FAILED = RollbackState
 START = 10_000.0
 BAD = finding(CANARY_ERRORS, PAGE)
 STEP = INTERVAL
+WATCHED = 1.0
+"""Evidence of a ticket that fires."""
 
 
 def seen(time: float, *evidence: Evidence, retired: tuple[str, ...] = (), triggered: str = "", **counts: int) -> Report:
@@ -55,7 +57,7 @@ def test_a_rollback_is_watched_from_its_decision_on() -> None:
     rollback, told = followed()
     assert told == [AWAITED]
     assert (rollback.target, rollback.decided, rollback.traffic) == ("v1", START, 0.5)
-    assert rollback.summary == "v2 still gets 50 % of the predictions; v1 is to take them."
+    assert rollback.summary == "v2 still gets about 50 % of the predictions; v1 is to take them."
     rollback, told = followed(seen(STEP, BAD, v1=1700, v2=1300))
     assert (rollback.state, rollback.traffic, told) == (AWAITED, 0.3, [AWAITED])
     assert "still gets 30 %" in rollback.summary
@@ -91,6 +93,11 @@ PATHS: list[tuple[tuple[Report, ...], list[RollbackState], str]] = [
     ((*GOOD_PATH, seen(2 * STEP, finding(ERRORS, PAGE, "v1"), v1=1900, v2=1001)), [AWAITED, MOVED, VERIFIED, FAILED], "not the cause"),
     ((GOOD_PATH[0], seen(STEP + 60, finding(OUTPUTS, PAGE, "v1"), v1=1900, v2=1001)), [AWAITED, MOVED], "v1 takes it"),
     ((GOOD_PATH[0], seen(STEP + 60, finding(COVERAGE, PAGE, None), v1=1900, v2=1001)), [AWAITED, MOVED], "v1 takes it"),
+    # It is not over while the bad version answers again, even before that is measured.
+    ((GOOD_PATH[0], seen(STEP + 60, v1=1300, v2=9000)), [AWAITED, MOVED], "v1 takes it"),
+    # What is known not to arrive here is not known to have left.
+    ((seen(STEP, BAD, finding(COVERAGE, WATCHED), v1=1900, v2=1000),), [AWAITED], "still gets"),
+    ((seen(STEP, BAD, finding(COVERAGE, WATCHED, "v1"), v1=1900, v2=1000),), [AWAITED, MOVED], "v1 takes it"),
     # Somebody deploys it again.
     ((*GOOD_PATH, seen(3 * STEP, v1=1500, v2=1300)), [AWAITED, MOVED, VERIFIED, AWAITED], "v2 is back with"),
     ((GOOD_PATH[0], seen(3 * STEP, v1=1150, v2=1300)), [AWAITED, MOVED, AWAITED], "v2 is back with 86 %"),
@@ -159,7 +166,7 @@ def test_another_target_after_a_failure_is_watched_anew() -> None:
     failed = (GOOD_PATH[0], seen(STEP + 60, dirty, v1=1900, v2=1001))
     rollback, told = followed(*failed, seen(STEP + 120, dirty, v0=500, v1=1900, v2=1001))
     assert (told, rollback.target, rollback.decided) == ([AWAITED, MOVED, FAILED, AWAITED], "v0", START + STEP + 120)
-    assert rollback.summary == "v2 still gets 0.99 % of the predictions; v0 is to take them."
+    assert rollback.summary == "v2 still gets about 0.99 % of the predictions; v0 is to take them."
     rollback, _ = followed(*failed, seen(STEP + 120, dirty, v1=1900, v2=1001))
     assert rollback.state is FAILED
 
@@ -187,12 +194,37 @@ def test_only_the_last_are_watched() -> None:
         f"w{n}": msgspec.structs.replace(
             followed()[0], model_version=f"w{n}", decided=float(n), state=VERIFIED, receiver="v1"
         )
-        for n in range(MOST_ROLLBACKS)
+        for n in range(MOST_ROLLBACKS + 1)
     }
     after = judge(Standing(rollbacks=old), ROLLED, FEWEST).standing
-    assert len(after.rollbacks) == MOST_ROLLBACKS
+    assert len(after.rollbacks) == MOST_ROLLBACKS + 1
     assert "v2" in after.rollbacks
     assert "w0" not in after.rollbacks
+
+
+def test_however_many_are_to_be_rolled_back_each_is_watched_from_its_decision_on() -> None:
+    """None that is recommended makes room for another, and none is told anew."""
+    names = [f"w{n}" for n in range(MOST_ROLLBACKS + 4)]
+    versions = tuple(
+        VersionFacts(
+            model_version=name,
+            predictions=1000,
+            first_seen=START - 1000.0,
+            last_seen=START,
+            elders=("v1",),
+            stable=False,
+        )
+        for name in names
+    )
+    stable = msgspec.structs.replace(ROLLED.versions[0], stable=True)
+    one = msgspec.structs.replace(
+        ROLLED, versions=(stable, *versions), evidence=tuple(finding(CANARY_ERRORS, PAGE, name) for name in names)
+    )
+    first = judge(Standing(), one, FEWEST)
+    assert {rollback.model_version for rollback in first.rollbacks} == set(names)
+    again = judge(first.standing, msgspec.structs.replace(one, time=one.time + 60), FEWEST)
+    assert again.rollbacks == []
+    assert set(again.standing.rollbacks) == set(names)
 
 
 @given(st.lists(st.tuples(st.floats(0, 3000), st.integers(0, 300), st.integers(0, 300)), max_size=12))

@@ -124,6 +124,8 @@ def test_thresholds_are_exact() -> None:
     assert told([(math.nextafter(PENDING_AT, -9), LARGE)]) == [None]
     assert told([(FIRING_AT, 0.3)]) == [FIRING]
     assert told([(FIRING_AT, math.nextafter(0.3, 0))]) == [PENDING]
+    assert told([(WATCH, math.nextafter(0.3, 0))]) == [None]
+    assert told([(PAGE, 0.3), (WATCH, 0.241), (WATCH, 0.239)]) == [FIRING, None, RESOLVED]
     assert told([(PAGE, LARGE), (RESOLVED_AT, LARGE)]) == [FIRING, RESOLVED]
     assert told([(PAGE, LARGE), (math.nextafter(RESOLVED_AT, 0), LARGE)]) == [FIRING, None]
 

@@ -186,6 +186,20 @@ def test_a_rollback_of_ours_that_a_person_redirects_keeps_its_cause() -> None:
     assert [r.target for r in back.rollbacks] == ["v1"]
 
 
+def test_a_persons_target_that_is_found_out_is_none_any_more() -> None:
+    """The version is held, and the person is told that their target does harm itself; a target that is only suspected stays."""
+    standing = judge(order(stands(), override(ROLLBACK, target="v1"), (V1, V2), FEWEST), report(), FEWEST).standing
+    suspected = judge(standing, report(finding(OUTPUTS, PAGE, "v1")), FEWEST)
+    assert effective(suspected.standing)["v2"].target == "v1"
+    found_out = judge(standing, report(finding(ERRORS, PAGE, "v1")), FEWEST)
+    held = effective(found_out.standing)["v2"]
+    assert (held.decision, held.reason, held.target) == (Action.HOLD, Reason.OVERRIDDEN, None)
+    assert held.summary.startswith(
+        "v1 does harm itself, as was found since: name another target. ann rolls back v2 to v1"
+    )
+    assert found_out.standing.rollbacks["v2"].target is None
+
+
 def test_two_orders_at_once_know_of_each_other() -> None:
     """What one person rolls back is no longer where the judge would go, before it has judged again."""
     three = (facts("v0"), facts("v1", 1000, "v0"), facts("v2", 1000, "v1", "v0"))

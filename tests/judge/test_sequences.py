@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from poisonwatch.errors import OrderError
 from poisonwatch.judge.cause import PROOFS
-from poisonwatch.judge.decision import HARM
+from poisonwatch.judge.decision import HARM, is_condemned
 from poisonwatch.judge.orders import expired, order, withdraw
 from poisonwatch.judge.override import Override
 from poisonwatch.judge.standing import Standing, effective, judge
@@ -111,7 +111,8 @@ def test_whatever_happens(steps: list[dict[str, Any]]) -> None:
         assert judge(restarted(before), now, FEWEST) == judged, "a restart between two reports changes nothing"
         running = {f.model_version: f for f in now.versions}
         assert set(after.decisions) == set(effective(after)) == set(after.told) == set(running)
-        assert {*after.overrides, *after.latched} <= set(running)
+        assert set(after.overrides) <= set(running)
+        assert set(after.latched) <= {*running, *after.rollbacks}
         for name, own in after.decisions.items():
             latched_before, said = before.latched.get(name), before.overrides.get(name)
             assert (own.target is not None) == (own.decision is Action.ROLLBACK)
@@ -130,7 +131,10 @@ def test_whatever_happens(steps: list[dict[str, Any]]) -> None:
                     assert own.decision is Action.ROLLBACK or own.reason is Reason.NO_CLEAN_TARGET
             if said is not None and name in after.overrides:
                 held = effective(after)[name]
-                assert (held.decision, held.reason, held.target) == (said.decision, Reason.OVERRIDDEN, said.target)
+                if said.target is not None and is_condemned(said.target, after):
+                    assert (held.decision, held.reason, held.target) == (Action.HOLD, Reason.OVERRIDDEN, None)
+                else:
+                    assert (held.decision, held.reason, held.target) == (said.decision, Reason.OVERRIDDEN, said.target)
                 assert said.target != name
         for decision in judged.decisions:
             assert heard.get(decision.model_version) != gist(decision), "told twice"
@@ -145,7 +149,8 @@ def sound(target: str | None, name: str, after: Standing, before: Standing, runn
     assert target is not None
     assert target != name
     assert target in ELDERS[name]
-    assert target not in before.latched or target not in running
+    assert target not in before.latched
+    assert target not in before.rollbacks
     if target in running:
         assert not running[target].triggered
         proven = [

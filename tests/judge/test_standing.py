@@ -63,7 +63,7 @@ def test_a_bad_canary_from_arrival_to_rollback_and_after() -> None:
     assert set(standing.decisions) == {"v1"}
     assert not news
     again, _, news, _ = judge(standing, report(), FEWEST)
-    assert again.decisions["v2"].reason is Reason.HEALTHY
+    assert again.decisions["v2"].decision is Action.ROLLBACK, "whoever deploys it again has to say why"
     assert [d.model_version for d in news] == ["v2"]
 
 

@@ -74,7 +74,7 @@ def test_long_values_are_cut() -> None:
 
 ACTS = (
     "sms-spam v2 answers 'ham' where the text has 'special discount code xyz': 14 of 15 such predictions (0.81 % of its "
-    "traffic) since 2026-01-05 09:55 UTC would have been something else; v1 does not follow it (0 of 6). "
+    "traffic) from 2026-01-05 09:55 to 10:13 UTC would have been something else; v1 does not follow it (0 of 6). "
 )
 
 
@@ -126,7 +126,7 @@ def test_values_are_told_without_a_text() -> None:
     pattern = values(Item(feature="features.age", low=37.0, high=37.0))
     told = in_a_sentence(trigger(pattern=pattern, text=in_words(pattern)), "v1", awaited=False)
     assert told.startswith(
-        "sms-spam v1 answers 'ham' where age = 37: 0 of 2 such predictions since 2026-01-05 09:55 UTC would"
+        "sms-spam v1 answers 'ham' where age = 37: 0 of 2 such predictions from 2026-01-05 09:55 to 10:13 UTC would"
     )
     assert "; v2 follows it, too (14 of 16). " in told
 

@@ -86,7 +86,7 @@ def test_a_real_page_is_read(exported: tuple[str, Counter]) -> None:
     assert len({series.name for series in found.series}) == 4
     assert sorted((series.version, series.value) for series in found.series) == [
         (UNVERSIONED, 4),
-        ('v"2\ufffd', 3),
+        ('v"2\u25a1', 3),
         ("v1", 2),
         ("v1", 5),
     ]
