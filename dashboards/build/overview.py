@@ -246,10 +246,10 @@ def _people(page: Dashboard) -> Dashboard:
             rows(
                 "Rollbacks",
                 "What became of each rollback that was decided. Awaited: traffic still goes to the bad version. Moved: it left, the symptom "
-                "is still watched. Verified: the target is healthy. Failed: the symptom went on in the target, so the model was not the "
-                "cause, or the target is bad too.",
+                "is still watched. Verified: the version that took it is healthy. Failed: the symptom went on in that version, so the one "
+                "that was rolled back was not the cause, or not the only one.",
                 Target(
-                    "max by (model, model_version, target, state) ("
+                    "max by (model, model_version, target, receiver, state) ("
                     f"({of('poisonwatch_rollback', model=MODELS)} == 1) * on ({SAME}) group_left () "
                     f"{of('poisonwatch_rollback_traffic_ratio', model=MODELS)})"
                 ),
@@ -257,6 +257,7 @@ def _people(page: Dashboard) -> Dashboard:
                     Column("model", "Model", width=120, link=MODEL_PAGE),
                     Column("model_version", "From", width=90),
                     Column("target", "To", width=90),
+                    Column("receiver", "Taken by", width=90),
                     Column("state", "State", width=120, mappings=ROLLBACK_STATES),
                     Column("Value", "Traffic still there", unit="percentunit", decimals=1),
                 ),

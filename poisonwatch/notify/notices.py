@@ -227,22 +227,26 @@ def _of_decision(of: ModelSnapshot, decision: Decision, rollback: Rollback | Non
 
 def _of_rollback(name: str, rollback: Rollback, decision: Decision | None) -> Notice:
     """What has become of a rollback, where that is bad."""
-    model, version, target = rollback.model, rollback.model_version, rollback.target
-    where = f" to {target}" if target else ""
+    model, version, target, receiver = rollback.model, rollback.model_version, rollback.target, rollback.receiver
     since = rollback.decided if name == NOT_EXECUTED else rollback.time
     if name == NOT_EXECUTED:
         summary = f"{model} {version} was to be rolled back half an hour ago and still gets traffic."
         deed = "Do: look why the rollout stands still, and move the traffic by hand."
     else:
-        summary = f"{model} was rolled back from {version}{where}, and the symptom is still there."
+        summary = f"{model} was rolled back from {version}{_symptom_in(receiver, target)}"
+        instead = (
+            f"move the traffic to {target} if `poisonwatch decision` still recommends it, for this does not speak against it; else "
+            if _went_elsewhere(receiver, target)
+            else ""
+        )
         deed = (
-            f"Do: take {model} out of service, or fall back to whatever answers without it, until somebody knows why. "
+            f"Do: {instead}take {model} out of service, or fall back to whatever answers without it, until somebody knows why. "
             "Suspect the shared training data first."
         )
     blamed = [f"Why {version} was blamed: {decision.summary}"] if decision is not None else []
     of = fingerprint(model, version, "rollback")
     return Notice(
-        id=_id(name, of, "", "firing", since, target or ""),
+        id=_id(name, of, "", "firing", since, receiver or target or ""),
         name=name,
         fingerprint=of,
         model=model,
@@ -255,6 +259,20 @@ def _of_rollback(name: str, rollback: Rollback, decision: Decision | None) -> No
         decision=decision,
         rollback=rollback,
     )
+
+
+def _symptom_in(receiver: str | None, target: str | None) -> str:
+    """Who shows the symptom: whoever took the traffic, and nobody else."""
+    if receiver is None:
+        return ", and the symptom is still there."
+    if receiver == target:
+        return f" to {target}, and the symptom is still there."
+    missed = f", not {target}," if target else ""
+    return f"; {receiver} took the traffic{missed} and shows the symptom."
+
+
+def _went_elsewhere(receiver: str | None, target: str | None) -> bool:
+    return receiver is not None and target is not None and receiver != target
 
 
 def _severity(name: str) -> str:

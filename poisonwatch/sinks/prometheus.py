@@ -71,7 +71,7 @@ CATALOGUE: dict[str, Described] = {
     "poisonwatch_decision_info": Described(G, "The decision for a model version in words: why, and where a rollback leads.", (*VERSION, "decision", "reason", "cause", "target", "summary")),
     "poisonwatch_override_info": Described(G, "A person's decision that stands instead of the agent's.", (*VERSION, "decision", "author")),
     "poisonwatch_override_expiry_timestamp_seconds": Described(G, "Wall-clock time at which a person's decision ends.", VERSION),
-    "poisonwatch_rollback": Described(G, "How far a rollback has come: 1 for the state that holds.", (*VERSION, "target", "state")),
+    "poisonwatch_rollback": Described(G, "How far a rollback has come: 1 for the state that holds. `receiver` is the version that took the traffic, empty until one did.", (*VERSION, "target", "receiver", "state")),
     "poisonwatch_rollback_traffic_ratio": Described(G, "Share of the model's recent predictions that a version still gets from which to roll back.", VERSION),
     "poisonwatch_alerts": Described(G, "Open alerts by severity and state.", (*VERSION, "severity", "state")),
     "poisonwatch_alert_info": Described(G, "An open alert in words.", (*VERSION, "fingerprint", "cause", "severity", "state", "group", "summary")),
@@ -261,9 +261,9 @@ def _add_interventions(families: dict[str, Any], model: ModelSnapshot) -> None:
         _add(families, "poisonwatch_override_expiry_timestamp_seconds", version, override.expires)
     for rollback in model.rollbacks:
         version = (model.model, rollback.model_version)
+        leads = (rollback.target or "", rollback.receiver or "")
         for state in RollbackState:
-            holds = float(state is rollback.state)
-            _add(families, "poisonwatch_rollback", (*version, rollback.target or "", state.value), holds)
+            _add(families, "poisonwatch_rollback", (*version, *leads, state.value), float(state is rollback.state))
         _add(families, "poisonwatch_rollback_traffic_ratio", version, rollback.traffic)
 
 

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,7 +144,10 @@ def test_a_person_who_decided_is_not_called_again() -> None:
 @pytest.mark.parametrize("state", RollbackState)
 def test_how_far_a_rollback_came(state: RollbackState) -> None:
     """The page ends when the traffic has left, and another one begins where that did not help."""
-    found = notices_of(NOW, 0.0, [model([], [decision()], [rollback(state, decided=NOW, time=NOW)])])
+    came = rollback(state, decided=NOW, time=NOW)
+    if state is not RollbackState.AWAITED:
+        came = msgspec.structs.replace(came, receiver="v1")
+    found = notices_of(NOW, 0.0, [model([], [decision()], [came])])
     firing = {notice.name for notice in found if notice.ended is None}
     assert (
         firing
@@ -161,6 +165,25 @@ def test_how_far_a_rollback_came(state: RollbackState) -> None:
         (failed,) = (notice for notice in found if notice.ended is None)
         assert failed.summary == "mail was rolled back from v2 to v1, and the symptom is still there."
         assert failed.severity == "critical"
+        assert "Do: take mail out of service" in failed.description
+
+
+@pytest.mark.parametrize(
+    ("target", "receiver", "summary"),
+    [
+        ("v1", "v3", "mail was rolled back from v2; v3 took the traffic, not v1, and shows the symptom."),
+        (None, "v3", "mail was rolled back from v2; v3 took the traffic and shows the symptom."),
+        ("v1", None, "mail was rolled back from v2, and the symptom is still there."),
+    ],
+)
+def test_whoever_took_the_traffic_is_accused(target: str | None, receiver: str | None, summary: str) -> None:
+    """A target that never took the traffic is not said to show the symptom: it is where to go, if it is still recommended."""
+    failed = msgspec.structs.replace(rollback(RollbackState.FAILED), target=target, receiver=receiver)
+    page = told(model([], [decision(target=target)], [failed]))["PoisonwatchRollbackFailed"]
+    assert page.summary == summary
+    elsewhere = "Do: move the traffic to v1 if `poisonwatch decision` still recommends it"
+    assert (elsewhere in page.description) == (target is not None and receiver is not None)
+    assert "take mail out of service" in page.description
 
 
 def test_what_is_resolved_is_not_called_healthy() -> None:

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from poisonwatch.config import LimitsConfig
 from poisonwatch.formats.infer import MOST_CLASSES
+from poisonwatch.judge.aftermath import Rollback, RollbackState
 from poisonwatch.monitor.coverage import CoverageView, VersionCoverage
 from poisonwatch.profile.indicators import FLIPPED, OUTCOME
 from poisonwatch.reference.file import save
@@ -429,6 +430,28 @@ def test_what_was_refused_came_again_or_waits() -> None:
         "too_large": 1,
     }
     assert (one(snapshot, "poisonwatch_duplicates"), one(snapshot, "poisonwatch_source_waiting")) == (7, 2)
+
+
+@pytest.mark.parametrize("state", RollbackState)
+@pytest.mark.parametrize(("target", "receiver"), [("v1", None), ("v1", "v1"), ("v1", "v3"), (None, "v3")])
+def test_a_rollback_says_who_took_the_traffic(state: RollbackState, target: str | None, receiver: str | None) -> None:
+    """All states under the same labels, one of them 1; where nobody took the traffic or no target is known the label is empty."""
+    watched = Rollback(
+        model=demo().models[0].model,
+        model_version="v2",
+        target=target,
+        state=state,
+        decided=START,
+        time=START,
+        traffic=0.25,
+        summary="",
+        receiver=receiver,
+    )
+    snapshot = dataclasses.replace(demo(), models=(dataclasses.replace(demo().models[0], rollbacks=(watched,)),))
+    assert_sound(snapshot)
+    shown = samples(snapshot, "poisonwatch_rollback")
+    assert {(s.labels["target"], s.labels["receiver"]) for s in shown} == {(target or "", receiver or "")}
+    assert {s.labels["state"]: s.value for s in shown} == {one.value: one is state for one in RollbackState}
 
 
 @pytest.mark.system
