@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -198,6 +200,17 @@ def test_a_persons_target_that_is_found_out_is_none_any_more() -> None:
         "v1 does harm itself, as was found since: name another target. ann rolls back v2 to v1"
     )
     assert found_out.standing.rollbacks["v2"].target is None
+
+
+def test_what_a_person_rolled_back_is_no_target_after_their_override_has_ended() -> None:
+    """Its rollback was carried out and is remembered: who took it away had a reason."""
+    three = (facts("v0"), facts("v1", 1000, "v0"), facts("v2", 1000, "v1", "v0"))
+    standing = judge(Standing(), report(versions=three), FEWEST).standing
+    ordered = judge(order(standing, override(ROLLBACK, "v1"), three, FEWEST), report(versions=three), FEWEST).standing
+    carried_out = msgspec.structs.replace(ordered.rollbacks["v1"], state=RollbackState.VERIFIED)
+    ended = withdraw(replace(ordered, rollbacks={"v1": carried_out}), "v1")
+    decided = judge(ended, report(BAD, versions=three), FEWEST).standing.decisions
+    assert (decided["v1"].decision, decided["v2"].target) == (KEEP, "v0")
 
 
 def test_two_orders_at_once_know_of_each_other() -> None:
