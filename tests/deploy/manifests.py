@@ -89,8 +89,8 @@ KINDS: dict[tuple[str, str], Document] = {
                 {
                     "name": NAME,
                     "templateRef": {"name": NAME, "namespace?": NAME},
-                    # Free in the definition; these two are what our template asks for.
-                    "templateVariables": {"model": TEXT, "model_version": TEXT},
+                    # Free in the definition; these are what our template asks for.
+                    "templateVariables": {"model": TEXT, "model_version": TEXT, "namespace": TEXT, "cluster": TEXT},
                     "thresholdRange": {"min?": int, "max?": int},
                     "interval?": FLAGGER_DURATION,
                 }

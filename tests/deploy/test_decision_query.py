@@ -18,6 +18,7 @@ from tests.deploy.manifests import manifests
 from tests.system.programs import tool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.system
@@ -50,7 +51,20 @@ def _queries() -> dict[str, str]:
 
 
 QUERIES = _queries()
-QUERY = next(iter(QUERIES.values())).replace("$model_version", "v2").replace("$model", "spam")
+ANY = ".*"
+"""What a user puts who has no such label, or wants all."""
+
+
+def query_of(*, namespace: str = ANY, cluster: str = ANY) -> str:
+    """The query for one version, where the words of these environments count."""
+    text = next(iter(QUERIES.values()))
+    values = {"$model_version": "v2", "$model": "spam", "$namespace": namespace, "$cluster": cluster}
+    for name, value in values.items():
+        text = text.replace(name, value)
+    return text
+
+
+QUERY = query_of()
 
 
 def test_there_is_one_copy_of_the_query() -> None:
@@ -60,7 +74,11 @@ def test_there_is_one_copy_of_the_query() -> None:
     assert "#" not in QUERY, "Flagger puts the query on one line: a comment would swallow the rest"
     assert set(re.findall(r"poisonwatch_\w+", QUERY)) <= set(CATALOGUE)
     assert set(re.findall(r'decision!?="(\w+)"', QUERY)) <= set(Action)
-    assert set(re.findall(r"(\w+)!?=", QUERY)) == {*CATALOGUE["poisonwatch_decision"].labels}
+    labels = {*CATALOGUE["poisonwatch_decision"].labels, "cluster", "namespace"}
+    assert set(re.findall(r"(\w+)!?=", QUERY)) == labels
+    narrowed = r'poisonwatch_decision\{model="spam", model_version="v2", cluster=~"\.\*", namespace=~"\.\*"[,}]'
+    assert len(re.findall(narrowed, QUERY)) == QUERY.count("poisonwatch_decision")
+    assert "$" not in QUERY
 
 
 def word(
@@ -169,6 +187,62 @@ CASES: dict[str, tuple[Series, int]] = {
 }
 
 
+def at(place: str, decision: str, heartbeat: str = f"0+{STEP}x{SCRAPES}") -> Series:
+    """What one agent says that has further labels; job and address are the same everywhere."""
+    target = f'job="pw", instance="10.0.0.5:9787", {place}'
+    return (word(decision, target=target) if decision else {}) | beat(heartbeat, target=target)
+
+
+STAGING, PROD = 'namespace="staging"', 'namespace="prod"'
+EAST, WEST = 'cluster="east", namespace="prod"', 'cluster="west", namespace="prod"'
+ALL, OF_PROD, OF_WEST = query_of(), query_of(namespace="prod"), query_of(namespace="prod", cluster="west")
+
+PLACES: dict[str, tuple[Series, dict[str, int]]] = {
+    "staging keeps, the agent of production is dead": (
+        at(STAGING, "keep") | {f'up{{job="pw", {PROD}}}': f"0x{SCRAPES}"},
+        {OF_PROD: HOLD, ALL: KEEP},
+    ),
+    "staging keeps, the agent of production does not know the version": (
+        at(STAGING, "keep") | at(PROD, ""),
+        {OF_PROD: HOLD, ALL: KEEP},
+    ),
+    "staging rolls back, production keeps": (
+        at(STAGING, "rollback") | at(PROD, "keep"),
+        {OF_PROD: KEEP, ALL: ROLLBACK},
+    ),
+    "production rolls back, staging keeps": (
+        at(STAGING, "keep") | at(PROD, "rollback"),
+        {OF_PROD: ROLLBACK, OF_WEST: HOLD},
+    ),
+    "staging is stuck on rollback, production keeps at the same address": (
+        at(STAGING, "rollback", STUCK) | at(PROD, "keep"),
+        {OF_PROD: KEEP, ALL: HOLD},
+    ),
+    "the east is stuck on rollback, the west keeps at the same address": (
+        at(EAST, "rollback", STUCK) | at(WEST, "keep"),
+        {ALL: HOLD, OF_PROD: HOLD, OF_WEST: KEEP},
+    ),
+    "the east is stuck on rollback, the west lives at the same address and does not know the version": (
+        at(EAST, "rollback", STUCK) | at(WEST, ""),
+        {ALL: HOLD, OF_PROD: HOLD, OF_WEST: HOLD},
+    ),
+    "the east is stuck on keep, the west lives at the same address and does not know the version": (
+        at(EAST, "keep", STUCK) | at(WEST, ""),
+        {ALL: HOLD, OF_PROD: HOLD, OF_WEST: HOLD},
+    ),
+    "the east rolls back, the west keeps": (
+        at(EAST, "rollback") | at(WEST, "keep"),
+        {ALL: ROLLBACK, OF_PROD: ROLLBACK, OF_WEST: KEEP},
+    ),
+    "an agent without such labels": (word("keep") | beat(), {ALL: KEEP, OF_PROD: HOLD, OF_WEST: HOLD}),
+    "a namespace whose name only begins so": (
+        at('namespace="prod-like"', "keep"),
+        {ALL: KEEP, OF_PROD: HOLD},
+    ),
+}
+"""Agents in several environments to what each query makes of them."""
+
+
 def ask(cases: list[tuple[str, Series, int]], folder: Path, query: str = QUERY) -> list[str]:
     """Names of the cases for which promtool does not get one value only, and the expected one.
 
@@ -197,6 +271,26 @@ def test_every_way_to_be_silent(tmp_path: Path) -> None:
     assert ask([(name, given, expected) for name, (given, expected) in CASES.items()], tmp_path) == []
 
 
+def wrong_places(folder: Path, change: Callable[[str], str] = str) -> list[str]:
+    """Names of the cases of several environments that come out wrong where the queries are changed so."""
+    wrong = []
+    for query in (ALL, OF_PROD, OF_WEST):
+        cases = [(name, given, expected[query]) for name, (given, expected) in PLACES.items() if query in expected]
+        wrong += ask(cases, folder, change(query))
+    return wrong
+
+
+def test_no_environment_speaks_for_another(tmp_path: Path) -> None:
+    """Only the agents of the named environment count, and a heartbeat only for its own agent."""
+    assert wrong_places(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", ["cluster, ", "namespace, ", r'cluster=~"[^"]*", ', r', namespace=~"[^"]*"'])
+def test_an_environment_is_told_by_each_of_its_labels(part: str, tmp_path: Path) -> None:
+    """Without one of them in the joins, or in the selectors, another environment's word is taken."""
+    assert wrong_places(tmp_path, lambda query: re.sub(part, "", query))
+
+
 @dataclass(frozen=True)
 class Agent:
     """What one agent exports of the version: a decision or none, and a heartbeat of this age in seconds or none."""
@@ -223,31 +317,46 @@ def expected_of(agents: list[Agent]) -> int:
 
 
 def test_any_set_of_agents(tmp_path: Path) -> None:
-    """Random sets of up to five agents, by the same rule."""
+    """Random sets of up to five agents in one or several environments, by the same rule."""
     kinds = list(product((None, "keep", "hold", "rollback", "nonsense"), (None, 0, 119, -119, 120, -120, 4000)))
     rng = random.Random(6)
     met = set()
-    for _ in range(8):
+    environments = list(product(("", "prod", "staging"), ("", "east", "west")))
+    everywhere = [(instance, *environment) for instance in range(3) for environment in environments]
+    for named in (*[("", "")] * 4, ("prod", ""), ("", "west"), ("prod", "west"), ("staging", "east")):
         cases = []
         for _ in range(25):
-            places = range(rng.randrange(1, 6))
-            agents = [Agent(*rng.choice(kinds), f'job="pw", instance="{place}"') for place in places]
+            agents, counting = [], []
+            # Each is one of few, so that two often share an address, or an environment.
+            for instance, *environment in rng.sample(everywhere, rng.randrange(1, 6)):
+                labels = "".join(
+                    f', {label}="{value}"'
+                    for label, value in zip(("namespace", "cluster"), environment, strict=True)
+                    if value
+                )
+                agents.append(Agent(*rng.choice(kinds), f'job="pw", instance="{instance}"{labels}'))
+                if all(name in ("", value) for name, value in zip(named, environment, strict=True)):
+                    counting.append(agents[-1])
             given = {name: values for agent in agents for name, values in agent.series().items()}
-            cases.append((str(agents), given, expected_of(agents)))
+            cases.append((str(agents), given, expected_of(counting)))
         met |= {expected for _, _, expected in cases}
-        assert ask(cases, tmp_path) == []
+        assert ask(cases, tmp_path, query_of(namespace=named[0] or ANY, cluster=named[1] or ANY)) == []
     assert met == {KEEP, HOLD, ROLLBACK}
+
+
+SAME_AGENT = "on (cluster, namespace, job, instance)"
+VERSION = 'poisonwatch_decision{model="spam", model_version="v2", cluster=~".*", namespace=~".*"'
 
 
 @pytest.mark.parametrize(
     "part",
     [
         "== 1)",
-        "and on (job, instance) (abs(time() - poisonwatch_heartbeat_timestamp_seconds) < 120)",
-        'or (poisonwatch_decision{model="spam", model_version="v2", decision!="keep"} != 0)',
-        'unless on (job, instance) poisonwatch_decision{model="spam", model_version="v2", decision="keep"}',
-        "unless on (job, instance) (abs(time() - poisonwatch_heartbeat_timestamp_seconds) < 120)",
-        "and on (job, instance) (abs(time() - poisonwatch_heartbeat_timestamp_seconds) >= 120)",
+        f"and {SAME_AGENT} (abs(time() - poisonwatch_heartbeat_timestamp_seconds) < 120)",
+        f'or ({VERSION}, decision!="keep"}} != 0)',
+        f'unless {SAME_AGENT} {VERSION}, decision="keep"}}',
+        f"unless {SAME_AGENT} (abs(time() - poisonwatch_heartbeat_timestamp_seconds) < 120)",
+        f"and {SAME_AGENT} (abs(time() - poisonwatch_heartbeat_timestamp_seconds) >= 120)",
         "or vector(1)",
         "abs",
     ],

@@ -200,7 +200,7 @@ def decided(address: str, version: str) -> tuple[int, str]:
 def test_the_agent_answers_as_it_is_played(agents: dict[str, str], agent: str, version: str, state: State) -> None:
     """The real server in each state, asked as the manifests ask."""
     address = agents[agent]
-    paths = {hook["name"]: hook["url"].partition(":9464")[2] for hook in HOOKS["spec"]["analysis"]["webhooks"]}
+    paths = {hook["name"]: hook["url"].partition(":9787")[2] for hook in HOOKS["spec"]["analysis"]["webhooks"]}
     assert decided(address, version) == state.value.decision
     assert post(address, paths["poisonwatch-gate"], version) == state.value.gate
     assert post(address, paths["poisonwatch-rollback"], version) == state.value.rollback

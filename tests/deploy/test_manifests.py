@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from poisonwatch.config.web import WebConfig
 from tests.deploy.manifests import DEPLOY, manifests, problems
 
 if TYPE_CHECKING:
@@ -80,3 +82,11 @@ def test_names_that_refer_to_each_other_agree() -> None:
             arguments = templates[template["templateName"]]["args"]
             assert given <= {argument["name"] for argument in arguments}
             assert {argument["name"] for argument in arguments if "value" not in argument} <= given
+
+
+def test_the_agent_is_looked_for_where_it_listens() -> None:
+    """Manifests and commands name one port, the default of the agent."""
+    files = [path for folder in ("argo-rollouts", "flagger", "kserve") for path in (DEPLOY / folder).iterdir()]
+    ports = [port for path in files for port in re.findall(r"poisonwatch\.models[a-z.]*:(\d+)", path.read_text())]
+    assert len(ports) == 5
+    assert set(ports) == {WebConfig().listen_address.rpartition(":")[2]}
