@@ -51,7 +51,7 @@ HELD = {
 FOLLOWED = {
     RollbackState.MOVED: "The traffic has moved. Leave it so while the target is watched.",
     RollbackState.VERIFIED: "The target is healthy. Take the version out of the registry, and find out how it was poisoned.",
-    RollbackState.FAILED: "The symptom went on in the target: the version is not, or not alone, to blame. Look for what both share: the inputs, the features, a training set.",
+    RollbackState.FAILED: "The symptom went on in whatever took the traffic: the version is not, or not alone, to blame. Look for what both share: the inputs, the features, a training set.",
 }
 """What to do once the traffic has left, by how far a rollback has come."""
 

@@ -42,8 +42,8 @@ SYMPTOMS = frozenset([Cause.BACKDOOR, Cause.DEGRADATION, Cause.SLICE_DEGRADATION
 class RollbackState(StrEnum):
     """How far a rollback has come.
 
-    `AWAITED`: traffic still goes to the bad version. `MOVED`: it left, and the target is watched. `VERIFIED`: the target took the traffic and
-    is healthy. `FAILED`: the symptom shows in the target, too: the version was not the cause, or not the only one.
+    `AWAITED`: traffic still goes to the bad version. `MOVED`: it left, and what took it is watched. `VERIFIED`: it answered enough and
+    is healthy. `FAILED`: the symptom shows in what took the traffic, too: the version was not the cause, or not the only one.
     """
 
     AWAITED = "awaited"

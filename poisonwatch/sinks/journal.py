@@ -78,6 +78,7 @@ def rollback_entry(rollback: Rollback) -> dict[str, Any]:
         "model": rollback.model,
         "model_version": rollback.model_version,
         "target": rollback.target,
+        "receiver": rollback.receiver,
         "state": rollback.state.value,
         "decided": rfc3339(rollback.decided),
         "traffic": round(rollback.traffic, 6),

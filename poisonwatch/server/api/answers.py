@@ -77,10 +77,11 @@ class Withdrawn(msgspec.Struct, kw_only=True):
 
 
 class RollbackAnswer(msgspec.Struct, kw_only=True):
-    """A rollback that was decided and is being watched; `traffic_share` is what the bad version still gets."""
+    """A rollback that was decided and is being watched; `traffic_share` is what the bad version still gets, `receiver` who took the rest."""
 
     state: RollbackState
     target: str | None
+    receiver: str | None
     decided: Instant
     since: Instant
     traffic_share: float

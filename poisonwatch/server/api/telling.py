@@ -88,6 +88,7 @@ def _told_rollback(rollback: Rollback) -> RollbackAnswer:
     return RollbackAnswer(
         state=rollback.state,
         target=rollback.target,
+        receiver=rollback.receiver,
         decided=rfc3339(rollback.decided),
         since=rfc3339(rollback.time),
         traffic_share=rollback.traffic,
