@@ -35,7 +35,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from grafana_foundation_sdk.models.dashboard import ValueMapping
 
@@ -69,7 +69,6 @@ def words(**texts: tuple[str, str]) -> list[ValueMapping]:
 DECISIONS = words(_0=("KEEP", GREEN), _1=("HOLD", YELLOW), _2=("ROLLBACK", RED), _3=("STALE", PURPLE))
 DECISION_NAMES = words(keep=("KEEP", GREEN), hold=("HOLD", YELLOW), rollback=("ROLLBACK", RED))
 SEVERITIES = words(page=("PAGE", RED), ticket=("ticket", YELLOW))
-ALERT_STATES = words(firing=("firing", RED), pending=("pending", YELLOW))
 ROLLBACK_STATES = words(
     awaited=("awaited", RED), moved=("traffic moved", YELLOW), verified=("verified", GREEN), failed=("FAILED", RED)
 )
@@ -146,8 +145,13 @@ def lines(
     decimals: int | None = None,
     axis: str = "",
     beside: bool = False,
+    colours: Mapping[str, str] | None = None,
 ) -> timeseries.Panel:
-    """Series over time. `line_at` draws a threshold and colours what lies above it; `beside` puts the legend there, for many series."""
+    """Series over time.
+
+    `line_at` draws a threshold and colours what lies above it; `beside` puts the legend there, for many series; `colours` gives all series
+    whose name a regular expression finds shades of one colour.
+    """
     panel = (
         timeseries.Panel()
         .title(title)
@@ -184,6 +188,9 @@ def lines(
     panel = panel.max(most) if most is not None else panel
     panel = panel.decimals(decimals) if decimals is not None else panel
     panel = panel.axis_label(axis) if axis else panel
+    for pattern, colour in (colours or {}).items():
+        fixed = {"mode": FieldColorModeId.SHADES.value, "fixedColor": colour}
+        panel = panel.override_by_regexp(f"/{pattern}/", [DynamicConfigValue(id_val="color", value=fixed)])
     return panel.mappings(mappings) if mappings else panel
 
 

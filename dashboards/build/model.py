@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 MODEL = "$model"
-THESE = {"model": MODEL, "model_version": "=~$model_version"}
-AND_THE_LOG = {"model": MODEL, "model_version": "=~$model_version|"}
+CHOSEN = "=~$model_version|$model_version^.+"
+"""The chosen versions; all of them where none is, as by a link with `var-model_version=`: only an empty pattern leaves the text at its
+beginning, where the second half begins. What concerns no version is shown then, too."""
+
+THESE = {"model": MODEL, "model_version": CHOSEN}
+AND_THE_LOG = {"model": MODEL, "model_version": f"{CHOSEN}|"}
 """Also what concerns no version but the log as a whole."""
 
 VERSION = "{{model_version}}"
@@ -70,7 +74,7 @@ def _now(page: Dashboard) -> Dashboard:
             tiles(
                 "Decision",
                 "What to do with each version now; see the overview for the reasons. Empty: no agent answers.",
-                Target(decision(**THESE), VERSION),
+                Target(f"sort_desc({decision(**THESE)})", VERSION),
                 unit="none",
                 width=6,
                 height=6,
@@ -185,7 +189,7 @@ def _evidence(page: Dashboard) -> Dashboard:
         .with_panel(
             lines(
                 "Open alerts",
-                "Alerts by version, severity and state.",
+                "Alerts by version, severity and state: pages are red, tickets yellow.",
                 Target(
                     with_the_log(
                         f"sum by (model_version, severity, state) ({of('poisonwatch_alerts', **AND_THE_LOG)}) > 0"
@@ -197,6 +201,7 @@ def _evidence(page: Dashboard) -> Dashboard:
                 least=0,
                 stepped=True,
                 height=9,
+                colours={" page (firing|pending)$": RED, " ticket (firing|pending)$": YELLOW},
             )
         )
     )

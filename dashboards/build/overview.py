@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from grafana_foundation_sdk.builders.dashboard import Row
 
 from dashboards.build.looks import (
-    ALERT_STATES,
     DECISION_NAMES,
     DECISIONS,
     GREEN,
@@ -24,7 +23,7 @@ from dashboards.build.looks import (
     tiles,
 )
 from dashboards.build.page import chosen, new_page
-from dashboards.build.queries import DEEP, SAME, STALE, decision, of, rate, with_the_log
+from dashboards.build.queries import DEEP, SAME, STALE, decision, of, out_of_reach, rate, with_the_log
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders.dashboard import Dashboard
@@ -65,7 +64,7 @@ def _now(page: Dashboard) -> Dashboard:
                 "What to do with each version now. KEEP: nothing speaks against it. HOLD: promote nothing, look. ROLLBACK: send its "
                 f"traffic to the target below. STALE: the agent's loop has not turned for {STALE} s, so nobody knows. Empty: no agent "
                 "answers, which never means that all is well.",
-                Target(decision(model=MODELS), BY_VERSION),
+                Target(f"sort_desc({decision(model=MODELS)})", BY_VERSION),
                 unit="none",
                 width=12,
                 height=6,
@@ -113,8 +112,8 @@ def _now(page: Dashboard) -> Dashboard:
         .with_panel(
             tiles(
                 "Out of reach",
-                "Agents that Prometheus knows and could not scrape the last time.",
-                Target('count(up{job=~"$job", instance=~"$instance"} == 0) or vector(0)'),
+                "Agents that Prometheus could not scrape the last time, and could within the last day.",
+                Target(out_of_reach()),
                 width=3,
                 height=6,
                 thresholds=HEALTHY_FROM_ZERO,
@@ -162,7 +161,7 @@ def _alerts(page: Dashboard) -> Dashboard:
             Target(f"max by ({labels}) ({told} * {key} {of('poisonwatch_alert_affected_ratio', model=MODELS)})"),
             columns=(
                 Column("severity", "Severity", width=75, mappings=SEVERITIES),
-                Column("state", "State", width=75, mappings=ALERT_STATES),
+                Column("state", "State", width=75),
                 Column("model", "Model", width=110, link=MODEL_PAGE),
                 Column("model_version", "Version", width=70),
                 Column("cause", "Cause", width=120),

@@ -8,8 +8,14 @@ STALE = 60
 DEEP = -20
 """Nats below which it does not matter how far below: nothing at all was found."""
 
-SAME = "job, instance, model, model_version"
+AGENT = "cluster, namespace, job, instance"
+"""What all series of one agent share; where a Prometheus adds no cluster and no namespace, those two are empty."""
+
+SAME = f"{AGENT}, model, model_version"
 """What a series of a version shares with another one of the same version."""
+
+IN_A_DAY = "1d"
+"""How far back somebody is remembered who is gone."""
 
 
 def of(metric: str, **labels: str) -> str:
@@ -19,6 +25,11 @@ def of(metric: str, **labels: str) -> str:
         operator = next((known for known in ("=~", "!~", "!=") if value.startswith(known)), "")
         matchers.append(f'{label}{operator or "="}"{value.removeprefix(operator)}"')
     return f"{metric}{{{', '.join(matchers)}}}"
+
+
+def out_of_reach() -> str:
+    """How many agents could not be scraped the last time: a target is an agent when it served the agent's metrics within a day."""
+    return f"count(({of('up')} == 0) and on ({AGENT}) last_over_time({of('poisonwatch_build_info')}[{IN_A_DAY}])) or vector(0)"
 
 
 def rate(metric: str, **labels: str) -> str:
@@ -44,7 +55,7 @@ def decision(**labels: str) -> str:
     hold, rollback = (of("poisonwatch_decision", decision=name, **labels) for name in ("hold", "rollback"))
     heartbeat = f"time() - {of('poisonwatch_heartbeat_timestamp_seconds')}"
     code = f"sum without (decision) ({hold} or 2 * {rollback})"
-    fresh, stale = (f"on (job, instance) group_left () ({heartbeat} {sign} bool {STALE})" for sign in ("<", ">="))
+    fresh, stale = (f"on ({AGENT}) group_left () ({heartbeat} {sign} bool {STALE})" for sign in ("<", ">="))
     return f"max by (model, model_version) (({code}) * {fresh} + {stale} * 3)"
 
 

@@ -29,13 +29,15 @@ if TYPE_CHECKING:
     from poisonwatch.agent import App
 
 JOB = "poisonwatch"
-INSTANCE = "sms-spam-0:9464"
+INSTANCE = "sms-spam-0:9787"
 SHOWN = "/var/log/model"
 SCRAPE = 30.0
 """Seconds between two looks at the metrics."""
 
 SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)")
 TARGET = f'job="{JOB}",instance="{INSTANCE}"'
+FOREIGN = 'job="node",instance="database-0:9100"'
+"""A target of the same Prometheus that is down all along and none of ours."""
 
 
 def demo_log() -> list[tuple[float, bytes]]:
@@ -77,11 +79,13 @@ class History:
             name, labels, value = found.groups()
             target = f"{labels},{TARGET}" if labels else TARGET
             self.samples.setdefault(family, []).append(f"{name}{{{target}}} {value} {now:.3f}")
-        self.samples.setdefault("up", []).append(f"up{{{TARGET}}} 1 {now:.3f}")
+        ups = self.samples.setdefault("up", [])
+        ups += [f"up{{{TARGET}}} 1 {now:.3f}", f"up{{{FOREIGN}}} 0 {now:.3f}"]
         self.heads.setdefault("up", ["# TYPE up gauge"])
 
     def write(self) -> Path:
-        """Make the storage of a Prometheus from it: its folder."""
+        """Make the storage of a Prometheus from it: its folder. A minute after the last look the agent is out of reach."""
+        self.samples["up"].append(f"up{{{TARGET}}} 0 {self.ended + 60:.3f}")
         text = self.folder / "history.txt"
         with text.open("w") as file:
             for family, samples in self.samples.items():

@@ -40,7 +40,12 @@ UNITS = frozenset(
 )
 """Units of Grafana that are of use here; any other is most likely misspelt."""
 
+DAY = f"{24 * 3600}s"
+
 COUNTING = frozenset(["rate", "irate", "increase"])
+
+OF_AN_AGENT = ("cluster", "namespace", "job", "instance")
+"""Labels that a Prometheus adds, the first two not everyone."""
 
 OF_PROMETHEUS = {"up": ()}
 """Metrics that Prometheus itself writes of every target."""
@@ -172,13 +177,14 @@ def target_promql(page: Json) -> list[str]:
 
 
 def target_rate_interval(page: Json) -> list[str]:
-    """Rates are taken over `$__rate_interval`; an increase over it or over all that is looked at."""
+    """Rates are taken over `$__rate_interval`; an increase over it or over all that is looked at; who is gone is remembered for a day."""
     wrong = []
     for expression, one in _selectors(page):
         if one.range is None:
             continue
         seconds = f"{one.range.total_seconds():.0f}s"
-        allowed = {RATE_INTERVAL, RANGE} if one.inside[:1] == ("increase",) else {RATE_INTERVAL}
+        more = {"increase": {RANGE}, "last_over_time": {DAY}}
+        allowed = {RATE_INTERVAL} | more.get(next(iter(one.inside), ""), set())
         if seconds not in allowed:
             wrong.append(f"{expression.place}: {one.metric}[{seconds}]")
     return wrong
@@ -238,7 +244,7 @@ def target_catalogue(page: Json) -> list[str]:
             if labels is None:
                 wrong.append(f"{one.metric} is not exported")
                 continue
-            known |= {*labels, "job", "instance"}
+            known |= {*labels, *OF_AN_AGENT}
             wrong += [
                 f"{one.metric} has no label {label}"
                 for label in one.matchers

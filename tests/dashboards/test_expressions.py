@@ -93,6 +93,33 @@ def test_overview_says_what_happened(prometheus: Stored) -> None:
     assert tell(prometheus, "overview", "Heartbeat")[""] < SCRAPE + 1
 
 
+def test_only_an_agent_is_out_of_reach(prometheus: Stored) -> None:
+    """A target of another job that is down all along is none of ours; an agent that does not answer any more is."""
+    one = next(e for e in expressions(PAGES["overview"]) if e.place == "Out of reach")
+    text = filled(one.text, VALUES)
+    for when, count in ((prometheus.ended, 0), (prometheus.ended + 61, 1)):
+        (found,) = prometheus.at(text, when)["data"]["result"]
+        assert float(found["value"][1]) == count
+
+
+def test_no_version_is_all_versions(prometheus: Stored) -> None:
+    """A link that names no version shows what `All` shows, and what concerns no version; one that names a version shows no other."""
+    for one in expressions(PAGES["model"]):
+        if "$model_version" in one.text:
+            of_all, of_none, of_v1 = (
+                prometheus.now(filled(one.text, {**VALUES, "model_version": given}))["data"]["result"]
+                for given in (".+", "", "v1")
+            )
+            assert [found for found in of_none if found["metric"].get("model_version")] == of_all, one.text
+            assert {found["metric"]["model_version"] for found in of_v1} <= {"v1", "(log)"}, one.text
+
+
+def test_the_worst_decision_comes_first(prometheus: Stored) -> None:
+    """Whoever was paged sees what has to be done before what has not."""
+    for page in ("overview", "model"):
+        assert list(tell(prometheus, page, "Decision").values()) == [2, 0]
+
+
 def test_decision_is_stale_when_the_loop_does_not_turn(prometheus: Stored) -> None:
     """Long after the last turn, while the series are still there, the decision is told as stale (3), whatever it was."""
     one = next(e for e in expressions(PAGES["overview"]) if e.place == "Decision")
