@@ -20,9 +20,9 @@ SPEED = 60
 
 
 def main() -> None:
-    """Run all of it on 127.0.0.1 until Ctrl-C."""
+    """Run all of it on 127.0.0.1 until Ctrl-C, or until the terminal is closed."""
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: ended.set())
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="poisonwatch-stack-")))
@@ -37,7 +37,7 @@ def main() -> None:
         prometheus = Prometheus(folder, address, with_rules(folder, alertmanager.address))
         stack.callback(prometheus.close)
         click.echo(
-            f"\n  poisonwatch   http://{address}/          kill it and see: kill {demo.process.pid}\n"
+            f"\n  poisonwatch   http://{address}/          kill it and see: kill {demo.process.pid} (the page takes over 3 minutes)\n"
             f"  Prometheus    {prometheus.url}/alerts\n"
             f"  Alertmanager  http://{alertmanager.address}/          amtool alert --alertmanager.url=http://{alertmanager.address}\n\n"
             "A spam filter is watched. Within two minutes its second version turns out to be poisoned; the page comes here.\n"
