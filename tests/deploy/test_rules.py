@@ -266,6 +266,15 @@ def test_alertmanager_sends_it_where_it_belongs(alert: str, receiver: str) -> No
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def _about(alert: str) -> set[str]:
+    """What the labels of an alert tell of whom it concerns."""
+    text = ALERTS[alert]["expr"]
+    aggregated = re.search(r"\bby \(([^)]*)\)", text)
+    if aggregated is not None:
+        return set(re.findall(r"\w+", aggregated[1]))
+    return set().union(*(_labels_of(selector.metric) for selector in selected(text)))
+
+
 def test_alertmanager_accepts_its_configuration() -> None:
     """Amtool has nothing to say; its inhibitions name alerts that there are, and never hide one that wakes for another reason."""
     done = subprocess.run(
@@ -274,6 +283,7 @@ def test_alertmanager_accepts_its_configuration() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     hidden = set()
     for rule in _loaded(ALERTMANAGER)["inhibit_rules"]:
+        concerned = set()
         for side in ("source_matchers", "target_matchers"):
             (pattern,) = [matcher.split("=", 1)[1].lstrip("~ ").strip('"') for matcher in rule[side]]
             found = {alert for alert in ALERTS if re.fullmatch(pattern, alert)}
@@ -282,6 +292,10 @@ def test_alertmanager_accepts_its_configuration() -> None:
             for part in alternatives[1].split("|") if alternatives else []:
                 assert any(re.fullmatch(f"Poisonwatch{part}", alert) for alert in ALERTS), part
             hidden |= found if side == "target_matchers" else set()
+            concerned |= found
+        # Nothing hides what is about another version, another model or another agent.
+        about = set.intersection(*map(_about, concerned)) & {*TARGET, "model", "model_version"}
+        assert set(rule["equal"]) == about
     loud = {alert for alert in hidden if ALERTS[alert]["labels"]["severity"] == "critical"}
     assert loud == {"PoisonwatchHarm"}
 
