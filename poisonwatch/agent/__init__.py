@@ -18,7 +18,6 @@ from poisonwatch.agent.watched import model_snapshot, provenance
 from poisonwatch.errors import CheckpointError, OrderError, OtherStateError, UnknownVersionError
 from poisonwatch.formats.records import LATEST
 from poisonwatch.judge.orders import expired, order, withdraw
-from poisonwatch.judge.override import Override
 from poisonwatch.judge.standing import Standing, judge
 from poisonwatch.notify.notices import notices_of
 from poisonwatch.notify.notifier import Notifier
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from poisonwatch.agent.clocks import Clock
     from poisonwatch.agent.watched import Watched
     from poisonwatch.config import DetectionConfig
+    from poisonwatch.judge.override import Override
     from poisonwatch.server.orders import Order
     from poisonwatch.sinks.journal import Journal
     from poisonwatch.sinks.lock import Lock
@@ -322,20 +322,10 @@ class App:
             msg = f"there is no model {asked.model!r} here: {', '.join(map(repr, self.models))}"
             raise UnknownVersionError(msg)
         before = watched.standing.overrides.get(asked.model_version)
-        if asked.decision is None:
+        override = asked.override(now)
+        if override is None:
             watched.standing = withdraw(watched.standing, asked.model_version)
         else:
-            override = Override(
-                model=asked.model,
-                model_version=asked.model_version,
-                decision=asked.decision,
-                author=asked.author,
-                reason=asked.reason,
-                time=now,
-                expires=now + asked.seconds,
-                target=asked.target,
-                user=asked.user,
-            )
             facts = [view.facts for view in watched.monitor.view().values()]
             watched.standing = order(watched.standing, override, facts, self._detection.min_predictions)
         stands = watched.standing.overrides.get(asked.model_version)

@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, NamedTuple
 
 from poisonwatch.errors import BusyError
+from poisonwatch.judge.override import Override
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from poisonwatch.judge.override import Override
     from poisonwatch.types import Action
 
 MOST_WAITING = 64
@@ -32,6 +32,22 @@ class Order(NamedTuple):
     seconds: float
     target: str | None = None
     user: str = ""
+
+    def override(self, now: float) -> Override | None:
+        """What the person decides from `now` (Unix seconds) on; None where they withdraw what they had decided."""
+        if self.decision is None:
+            return None
+        return Override(
+            model=self.model,
+            model_version=self.model_version,
+            decision=self.decision,
+            author=self.author,
+            reason=self.reason,
+            time=now,
+            expires=now + self.seconds,
+            target=self.target,
+            user=self.user,
+        )
 
 
 class Orders:

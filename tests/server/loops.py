@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from poisonwatch.errors import OrderError
 from poisonwatch.judge.orders import order, withdraw
-from poisonwatch.judge.override import Override
 from poisonwatch.judge.standing import Standing
 from poisonwatch.server.orders import Orders
 from tests.judge.findings import FEWEST
@@ -18,6 +17,7 @@ from tests.judge.findings import FEWEST
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from poisonwatch.judge.override import Override
     from poisonwatch.server.orders import Order
     from poisonwatch.sinks.snapshot import Published
 
@@ -55,20 +55,10 @@ def _done(published: Published, asked: Order) -> Override | None:
         decisions={one.model_version: one for one in found.decisions},
         overrides={one.model_version: one for one in found.overrides},
     )
-    if asked.decision is None:
+    made = asked.override(time.time())
+    if made is None:
         standing = withdraw(standing, asked.model_version)
     else:
-        made = Override(
-            model=asked.model,
-            model_version=asked.model_version,
-            decision=asked.decision,
-            author=asked.author,
-            reason=asked.reason,
-            time=time.time(),
-            expires=time.time() + asked.seconds,
-            target=asked.target,
-            user=asked.user,
-        )
         standing = order(standing, made, [view.facts for view in found.versions.values()], FEWEST)
     changed = dataclasses.replace(found, overrides=tuple(standing.overrides.values()))
     models = tuple(changed if model is found else model for model in snapshot.models)
