@@ -12,6 +12,9 @@ from poisonwatch.config.part import Part
 from poisonwatch.config.reading import read
 from poisonwatch.errors import ConfigError
 
+LONGEST_SECRET = 1 << 16
+"""Bytes of a file with a secret that are read: tokens of some issuers are long."""
+
 
 class BasicAuth(Part):
     """A user and a password. Paths are relative to the file."""
@@ -109,17 +112,23 @@ def authorization_of(client: HttpClientConfig) -> str | None:
         ConfigError: when a secret cannot be read.
     """
     if (basic := client.basic_auth) is not None:
-        password = basic.password if basic.password_file is None else _secret(basic.password_file)
+        password = basic.password if basic.password_file is None else secret_in(basic.password_file)
         return "Basic " + base64.b64encode(f"{basic.username}:{password}".encode()).decode()
     if (bearer := client.authorization) is not None:
-        token = bearer.credentials if bearer.credentials_file is None else _secret(bearer.credentials_file)
+        token = bearer.credentials if bearer.credentials_file is None else secret_in(bearer.credentials_file)
         return f"{bearer.type} {token}"
     return None
 
 
-def _secret(path: Path) -> str:
+def secret_in(path: Path) -> str:
+    """What a file with a secret says.
+
+    Raises:
+        ConfigError: when it cannot be read.
+    """
     try:
-        return path.read_text("utf-8").strip()
+        with path.open("rb") as file:
+            return file.read(LONGEST_SECRET).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path}: the secret cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"
         raise ConfigError(msg) from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from poisonwatch import __version__
+from poisonwatch.config.http_client import secret_in
 from poisonwatch.errors import ConfigError
 from poisonwatch.notify.links import dashboard_url, runbook_url
 from poisonwatch.sinks.journal import alert_entry, decision_entry, rfc3339, rollback_entry
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 PREFIX = "whsec_"
 MOST_SECRETS = 2
-LONGEST_FILE = 1000
 
 
 def message(config: WebhookConfig, notice: Notice) -> bytes:
@@ -102,12 +102,7 @@ def secrets_of(path: Path) -> list[bytes]:
     Raises:
         ConfigError: when it cannot be read, or has anything else in it.
     """
-    try:
-        with path.open("rb") as file:
-            lines = file.read(LONGEST_FILE).decode().split()
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: the secret cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"
-        raise ConfigError(msg) from None
+    lines = secret_in(path).split()
     try:
         secrets = [base64.b64decode(line.removeprefix(PREFIX), validate=True) for line in lines]
     except ValueError:
