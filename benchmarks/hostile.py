@@ -90,11 +90,11 @@ def _cut(parts: list[bytes], *, framed: bool) -> list[Block]:
 
 
 def ratio(
-    make: Callable[[], BlockDecoder], clean: list[Block], dirty: list[Block], records: int, rounds: int = ROUNDS
+    make: Callable[[], BlockDecoder], clean: list[Block], dirty: list[Block], records: int
 ) -> tuple[float, float]:
     """Honest records per CPU second without and with malformed ones; none of them is lost."""
     rates: dict[bool, float] = {False: 0.0, True: 0.0}
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for bad, blocks in ((False, clean), (True, dirty)):
             decoder = make()
             gc.collect()
