@@ -3,6 +3,7 @@
     __main__      the way in
     cli           commands, a few lines each
     demo          an agent with a log that somebody plays
+    offline       finished logs, for Python
     assemble      from a configuration to an agent
     agent         the one loop
     reference     the edge's own composition: reads logs (sources, formats) and tells the time as the journal does (sinks)
@@ -37,7 +38,7 @@ LAYERS = (
     {"reference"},
     {"agent"},
     {"assemble"},
-    {"demo"},
+    {"demo", "offline"},
     {"cli"},
     {"__main__"},
 )

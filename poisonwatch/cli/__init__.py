@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from poisonwatch.reference.audit import Signature
 
 USAGE, SOFTWARE, INTERRUPTED = 64, 70, 130
+COMPLETE = "_POISONWATCH_COMPLETE"
+"""The variable by which a shell asks for completions."""
 # A sidecar leaves the cores to the model: matrix products are small here, and threads that wait for a busy core make them
 # slower. Whoever sets it otherwise is obeyed; NumPy reads it when a command first imports it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -52,7 +54,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 def main() -> None:
     """Run the command line and leave with its exit code."""
     try:
-        code = cli.main(standalone_mode=False, prog_name="poisonwatch")
+        code = cli.main(standalone_mode=False, prog_name="poisonwatch", complete_var=COMPLETE)
     except click.UsageError as error:
         error.show()
         code = USAGE
@@ -174,47 +176,37 @@ def replay(
     The schema is learned from the reference; no configuration is needed. Logs are lines of JSON or of a server's own format,
     CSV (.csv) or Parquet (.parquet); lines and CSV may be compressed (.gz, .zst).
     """
-    from poisonwatch.agent import run as run_loop
-    from poisonwatch.agent.clocks import EventClock
+    from poisonwatch import offline
     from poisonwatch.assemble import learn
-    from poisonwatch.assemble import replay as assemble
     from poisonwatch.config import DetectionConfig, load
-    from poisonwatch.sinks.report import Meter
+    from poisonwatch.sinks.report import in_words
 
     _log("warning", "text")
-    meter = Meter()
     out = None if report in {None, "-"} else Path(str(report))
     inputs = [*predictions, *feedback, reference, *([config_path] if config_path else [])]
     check_output("--journal", journal, inputs)
     check_output("--report", out, [*inputs, *([journal] if journal else [])])
     config = load(config_path) if config_path else None
-    detection = config.detection if config else DetectionConfig()
     format_ = format_of(written, config)
-    if journal is not None and journal.exists() and journal.stat().st_size:
-        msg = f"{journal}: this file is not empty: a replay begins a journal of its own, name another or remove it"
-        raise PoisonwatchError(msg)
     with progress("reference", [reference]) as advance:
         learned = learn([reference], model, advance, written=format_)
     _say_blind(learned.blind)
     with progress("replay", [*predictions, *feedback]) as advance:
-        app = assemble(
-            learned,
+        found = offline.replay(
             predictions,
-            feedback,
-            detection=detection,
+            reference=learned,
+            feedback=feedback,
+            format=format_,
+            detection=config.detection if config else DetectionConfig(),
             journal=journal,
-            tell=meter.hear,
             progress=advance,
-            written=format_,
         )
-        run_loop(app, EventClock(app.intake), lambda: False)
-    told = meter.report(app.published)
     if report == "-":
-        click.echo(json.dumps(told))
+        click.echo(json.dumps(found.report))
     else:
         if out is not None:
-            out.write_text(json.dumps(told) + "\n")
-        click.echo(meter.in_words(told))
+            out.write_text(json.dumps(found.report) + "\n")
+        click.echo(in_words(found.report))
 
 
 @cli.group()
@@ -251,15 +243,21 @@ def reference_build(
 
     Before it is written the reference is audited for a trigger that is in it already: a suspect one is refused (exit 65).
     """
-    from poisonwatch.assemble import learn
+    from poisonwatch import offline
     from poisonwatch.config import load
-    from poisonwatch.reference.file import save
 
     check_output("--out", out, logs)
     format_ = format_of(written, load(config_path) if config_path else None)
     with progress("reference", [*logs, *logs, *logs]) as advance:
-        learned = learn(logs, model, advance, always=True, unproven=from_live, signature=signature, written=format_)
-    save(learned, out)
+        learned = offline.build_reference(
+            logs,
+            model=model,
+            format=format_,
+            unproven=from_live,
+            signature=signature,
+            progress=advance,
+        )
+    offline.save_reference(learned, out)
     click.echo(f"{out}: learned from {learned.records} predictions, SHA-256 {learned.sha256}")
     for group in learned.audit.notable if learned.audit is not None else []:
         click.echo(f"warning: worth a look: {group.in_words()}", err=True)
@@ -360,6 +358,21 @@ def schema() -> None:
     from poisonwatch.config import Config
 
     click.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that completes commands and options with Tab in SHELL.
+
+    bash: put `eval "$(poisonwatch completion bash)"` into ~/.bashrc; zsh likewise, after compinit, into ~/.zshrc; fish: `poisonwatch
+    completion fish >~/.config/fish/completions/poisonwatch.fish`.
+    """
+    from click.shell_completion import get_completion_class
+
+    script = get_completion_class(shell)
+    if script is not None:
+        click.echo(script(cli, {}, "poisonwatch", COMPLETE).source())
 
 
 @cli.command()

@@ -49,6 +49,15 @@ def read(path: Path, kind: type[T], needed: str) -> T:
     if not isinstance(loaded, dict):
         msg = f"{path}: the configuration must be a mapping with at least {needed}"
         raise ConfigError(msg)
+    return checked(loaded, kind, str(path))
+
+
+def checked(loaded: dict[str, Any], kind: type[T], name: str) -> T:
+    """What a mapping says; `name` is what mistakes in it are told of.
+
+    Raises:
+        ConfigError: one line per mistake, with its place and the remedy.
+    """
     try:
         return kind.model_validate(loaded)
     except ValidationError as error:
@@ -56,7 +65,7 @@ def read(path: Path, kind: type[T], needed: str) -> T:
         # Where an entry of a list is wrong, that the list is then empty is no mistake of its own.
         inside = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
         told = [p for p in problems if p["type"] != "too_short" or p["loc"] not in inside]
-        lines = [f"{path}: {_place(problem['loc'], kind)}{_remedy(problem, kind)}" for problem in told]
+        lines = [f"{name}: {_place(problem['loc'], kind)}{_remedy(problem, kind)}" for problem in told]
         raise ConfigError("\n".join(lines)) from None
 
 

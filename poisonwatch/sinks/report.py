@@ -81,27 +81,28 @@ class Meter:
             "decisions": [{**decision, "time": rfc3339(decision["time"])} for decision in decisions],
         }
 
-    def in_words(self, report: dict[str, Any]) -> str:
-        """The same for a person."""
-        counted = f"{report['records']} predictions and {report['feedback']} labels"
-        lines = [f"{counted}, {report['rejected']} lines rejected, {report['late']} late, in {report['wall_s']} s"]
-        if report["late"] > 0.1 * max(report["records"], 1):
-            lines.append(
-                "Many predictions came late: is the log sorted by time? Sort it, or raise detection.lateness_seconds."
-            )
-        lines += [f"  rejected: {count} x {reason}" for reason, count in report["rejected_by_reason"].items()]
-        lines += [
-            f"{alert['fired']} {alert['severity']} {alert['cause']}: {alert['summary']}"
-            + (f" Resolved {alert['time']}." if alert["state"] == "resolved" else "")
-            for alert in report["alerts"]
-        ] or ["No alert fired."]
-        lines += [
-            f"{d['model']} {d['model_version']}: {d['decision']}"
-            + (f" to {d['target']}" if d["target"] else "")
-            + f" ({d['reason']})"
-            for d in report["decisions"]
-        ]
-        return "\n".join(map(printable, lines))
+
+def in_words(report: dict[str, Any]) -> str:
+    """A report for a person."""
+    counted = f"{report['records']} predictions and {report['feedback']} labels"
+    lines = [f"{counted}, {report['rejected']} lines rejected, {report['late']} late, in {report['wall_s']} s"]
+    if report["late"] > 0.1 * max(report["records"], 1):
+        lines.append(
+            "Many predictions came late: is the log sorted by time? Sort it, or raise detection.lateness_seconds."
+        )
+    lines += [f"  rejected: {count} x {reason}" for reason, count in report["rejected_by_reason"].items()]
+    lines += [
+        f"{alert['fired']} {alert['severity']} {alert['cause']}: {alert['summary']}"
+        + (f" Resolved {alert['time']}." if alert["state"] == "resolved" else "")
+        for alert in report["alerts"]
+    ] or ["No alert fired."]
+    lines += [
+        f"{d['model']} {d['model_version']}: {d['decision']}"
+        + (f" to {d['target']}" if d["target"] else "")
+        + f" ({d['reason']})"
+        for d in report["decisions"]
+    ]
+    return "\n".join(map(printable, lines))
 
 
 def _by_reason(counts: dict[tuple[str, str], int]) -> dict[str, int]:
