@@ -52,8 +52,8 @@ log = structlog.get_logger()
 
 GOLDEN_REMEDY = "add verified inputs of these classes: triggers can hardly be tested with so few"
 
-IDLE_SECONDS = 0.1
-"""How long the loop rests when no source has anything."""
+SHORTEST_REST, LONGEST_REST = 0.1, 0.25
+"""Seconds that the loop rests when no source has anything: longer each time, since a server that is asked little is the usual case."""
 
 LONGEST_TURN = 30.0
 """Seconds between two turns beyond which the clock must have been set."""
@@ -418,6 +418,7 @@ def _by_version(batch: Batch) -> Counter[str]:
 def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
     """Carry bytes to the monitors and facts to the sinks, until told to stop or the logs have ended."""
     app.start(clock.now())
+    rest = SHORTEST_REST
     while not stop() and not app.exhausted:
         now = clock.now()
         busy = app.turn(now)
@@ -427,8 +428,11 @@ def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
         app.idle(now)
         app.save(now, at_once=False)
         app.publish(now, at_once=False)
-        if not busy:
-            clock.sleep(IDLE_SECONDS)
+        if busy:
+            rest = SHORTEST_REST
+        else:
+            clock.sleep(rest)
+            rest = min(1.1 * rest, LONGEST_REST)
     if app.exhausted:
         app.intake.end()
         app.finish(clock.now())
