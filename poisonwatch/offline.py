@@ -109,7 +109,8 @@ def build_reference(
 
     Raises:
         BaselineError: when the logs make no reference, or a trigger seems to be in it already.
-        ConfigError: when `format` is none.
+        ConfigError: when `format` says something that there is not.
+        LogError: when a log cannot be read.
         MissingExtraError: when a package is not installed that the logs need.
     """
     told = _told("build_reference", format=format)
