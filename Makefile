@@ -2,7 +2,7 @@
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stack tools test lint check fuzz bench bench-detection bench-scenarios bench-triggers dashboards pictures lock clean
+.PHONY: help setup run stack tools test lint check package fuzz bench bench-detection bench-scenarios bench-triggers dashboards pictures lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -32,6 +32,11 @@ lint: setup ## format, lint and type checks
 check: ## all that has to hold before a commit lands
 	@$(MAKE) --no-print-directory --jobs=2 lint tools
 	@$(MAKE) --no-print-directory test
+
+package: setup ## build the wheel and the source archive into dist, and check them
+	rm -rf dist
+	.venv/bin/python -m build --no-isolation --outdir dist
+	.venv/bin/twine check --strict dist/*
 
 fuzz: setup ## run every fuzzer for FUZZ_SECONDS (60) each; what breaks one is left in .fuzz
 	.venv/bin/python -m tests.fuzz
