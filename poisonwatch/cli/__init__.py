@@ -125,8 +125,10 @@ def run(config_path: Path, address: str | None, web_file: Path | None, level: st
     from poisonwatch.server.access import check_exposure, tokened
     from poisonwatch.server.ingest import routes
     from poisonwatch.server.thread import Server
+    from poisonwatch.sinks.supervisor import Supervisor
 
     log = _log(level, log_format)
+    supervisor = Supervisor()
     config = load(config_path)
     address = address or config.web.listen_address
     web_file = web_file or config.web.config_file
@@ -141,11 +143,17 @@ def run(config_path: Path, address: str | None, web_file: Path | None, level: st
         orders=app.orders,
     )
     stop = _stop_on_signals()
+
+    def stopped() -> bool:
+        supervisor.turned()
+        return stop()
+
     server.start()
     log.info("listening", address=server.address)
     try:
-        run_loop(app, WallClock(), stop)
+        run_loop(app, WallClock(), stopped)
     finally:
+        supervisor.stopping()
         server.close()
     log.info("stopped")
 
