@@ -32,19 +32,16 @@ _WRITE, _EXECUTE, _SHARED_EXECUTE = 2, 4, 0o100000
 _MOST_FAMILIES = 64
 
 
-def libraries() -> str:
-    """Folders of libraries that Debian's packages brought, for programs that want them."""
-    return ":".join(
-        str(folder) for folder in sorted(UNPACKED.glob("**/lib/*-linux-gnu*/**/")) if any(folder.glob("*.so*"))
-    )
-
-
 def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """What a program of systemd says; of the system, or unpacked from its packages, which want their libraries beside them."""
-    program = tool(name)
+    """What a program that belongs to a system says: systemd's own, logrotate. The system's, or as `.ci/debian-tools` unpacked it."""
+    folders = [f"{UNPACKED}/{folder}" for folder in ("usr/bin", "bin", "usr/sbin", "sbin")]
+    program = shutil.which(name) or shutil.which(name, path=":".join(folders))
+    assert program, f"{name} is neither on PATH nor in {UNPACKED}: run .ci/debian-tools"
     environment = dict(os.environ)
     if Path(program).is_relative_to(UNPACKED):
-        environment["LD_LIBRARY_PATH"] = libraries()
+        libraries = {library.parent for library in UNPACKED.glob("usr/lib/**/*.so.*")}
+        libraries |= {library.parent for library in UNPACKED.glob("usr/lib/**/libsystemd-*.so")}
+        environment["LD_LIBRARY_PATH"] = ":".join(map(str, sorted(libraries)))
         environment["SYSTEMD_UNIT_PATH"] = str(UNPACKED / "lib" / "systemd" / "system")
     command = [program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
