@@ -35,9 +35,7 @@ from poisonwatch.config.part import Part
 from poisonwatch.config.reading import checked
 from poisonwatch.errors import PoisonwatchError
 from poisonwatch.reference.audit import Signature
-from poisonwatch.reference.file import Reference
-from poisonwatch.reference.file import load as load_reference
-from poisonwatch.reference.file import save as save_reference
+from poisonwatch.reference.file import Reference, load, save
 from poisonwatch.server.api.telling import CODES, evidence_of, told_decision, told_trigger
 from poisonwatch.sinks.report import Meter, in_words
 from poisonwatch.types import Action
@@ -117,6 +115,24 @@ def build_reference(
     return assemble.learn(
         _paths(logs), model, progress, always=True, unproven=unproven, signature=signature, written=told.format
     )
+
+
+def save_reference(reference: Reference, path: Log) -> None:
+    """Write a reference to a file, whole or not at all.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    save(reference, Path(path))
+
+
+def load_reference(path: Log) -> Reference:
+    """Read a reference that was saved, or that `poisonwatch reference build` wrote.
+
+    Raises:
+        BaselineError: when it is missing, damaged, changed by hand, or of another format.
+    """
+    return load(Path(path))
 
 
 def replay(

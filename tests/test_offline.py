@@ -88,8 +88,8 @@ def test_an_empty_log_is_nothing_to_keep(reference: Reference, tmp_path: Path) -
 
 def test_a_reference_that_was_saved_is_the_same(reference: Reference, tmp_path: Path) -> None:
     """To the bit, whichever way it went; the command's is no other."""
-    save_reference(reference, tmp_path / "reference.json")
-    assert load_reference(tmp_path / "reference.json") == reference
+    save_reference(reference, str(tmp_path / "reference.json"))
+    assert load_reference(tmp_path / "reference.json") == load_reference(str(tmp_path / "reference.json")) == reference
 
 
 def test_several_logs_of_any_kind_of_path(trusted: Path, reference: Reference, log: Path, found: Replay) -> None:
