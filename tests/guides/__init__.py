@@ -1,0 +1,1 @@
+"""The commands of every page, run as a reader would type them."""
