@@ -47,6 +47,14 @@ def aws(text: str, folder: Path) -> str:
         # Two instances, each of which writes a file every five minutes: their times overlap.
         for instance in range(2):
             _capture(variant, 10 + instance, LIVE // 2, 300.0, (now - MINUTES * 60, now - 1), rng)
+        # The second one is behind: its last files come when the reader has fetched once.
+        for file in store.rglob("*-instance-11.jsonl"):
+            if file.stat().st_mtime > now - 300:
+                late = cloud / "late" / file.relative_to(store)
+                late.parent.mkdir(parents=True, exist_ok=True)
+                file.rename(late)
+    elif (folder / "capture").is_dir() and any((folder / "capture").rglob("*.jsonl")):
+        shutil.copytree(cloud / "late", store, dirs_exist_ok=True)
     return _with("aws", text, cloud)
 
 
