@@ -81,7 +81,7 @@ def commands(page: Path) -> tuple[Block, ...]:
         PageError: when a comment cannot be understood, or commands hide in a block of another language.
     """
     blocks: list[Block] = []
-    last = -1
+    last = -2
     for place, fenced in enumerate(_fences(page.read_text("utf-8"))):
         if fenced.language == "sh":
             blocks.append(_block(fenced))
