@@ -24,7 +24,9 @@ BEGIN, END = "<!-- values -->\n", "<!-- end -->"
 
 def copies() -> dict[Path, str]:
     """What each file that is made should hold."""
-    found = {CHART / "files" / path.name: path.read_text() for path in sorted((DEPLOY / "prometheus").glob("*.rules.yml"))}
+    found = {
+        CHART / "files" / path.name: path.read_text() for path in sorted((DEPLOY / "prometheus").glob("*.rules.yml"))
+    }
     found |= {
         CHART / "files" / path.name: path.read_text() for path in sorted((DEPLOY.parent / "dashboards").glob("*.json"))
     }

@@ -26,8 +26,19 @@ URL = re.compile(r"https?://[^\s]+|\"?\{\{args\.[a-z-]+\}\}[^\s]*")
 TEXT = re.compile(r"(?s).*\S.*")
 
 # A schema: a type; a pattern that the whole text matches; a set of allowed texts; a list with the schema of its items; a
-# dictionary of fields, where a name with `?` may be left out. No other fields are allowed.
+# dictionary of fields, where a name with `?` may be left out. No other fields are allowed, unless `str` says what those may be.
 METADATA = {"name": NAME, "namespace?": NAME, "labels?": {"app?": NAME}}
+MAPPING = {str: TEXT}
+OUR_METADATA = {"name": NAME, "namespace?": NAME, "labels?": MAPPING, "annotations?": MAPPING}
+SERVICE_METADATA = {
+    "name": NAME,
+    "namespace?": NAME,
+    "labels?": {"poisonwatch?": {"sidecar"}},
+    "annotations?": {
+        "serving.kserve.io/deploymentMode?": {"Standard", "RawDeployment", "Knative", "Serverless"},
+        "example.com/model-version?": TEXT,
+    },
+}
 REFERENCE = {"apiVersion": TEXT, "kind": TEXT, "name": NAME}
 
 ARGO_METRIC = {
@@ -58,6 +69,16 @@ ANALYSIS = {"templates": [{"templateName": NAME, "clusterScope?": bool}], "args?
 WEBHOOK_TYPES = {
     *("confirm-rollout", "pre-rollout", "rollout", "confirm-traffic-increase", "confirm-promotion", "post-rollout"),
     *("event", "rollback"),
+}
+
+SECRET_KEY = {"name": TEXT, "key": TEXT, "optional?": bool}
+CERTIFICATE = {"secret?": SECRET_KEY, "configMap?": SECRET_KEY}
+
+# What an object has beside its kind; those that are not here have METADATA.
+METADATAS: dict[str, Document] = {
+    "PodMonitor": OUR_METADATA,
+    "PrometheusRule": OUR_METADATA,
+    "InferenceService": SERVICE_METADATA,
 }
 
 KINDS: dict[tuple[str, str], Document] = {
@@ -112,8 +133,56 @@ KINDS: dict[tuple[str, str], Document] = {
     ("serving.kserve.io/v1beta1", "InferenceService"): {
         "predictor": {
             "canaryTrafficPercent?": int,
+            "minReplicas?": int,
+            "labels?": {"poisonwatch?": {"sidecar"}},
+            "logger?": {"mode": {"all", "request", "response"}, "url": URL, "metadataAnnotations?": [TEXT]},
             "model": {"modelFormat": {"name": NAME, "version?": TEXT}, "storageUri": TEXT},
+            # Fields of a pod, to be checked as such.
+            "initContainers?": list,
+            "volumes?": list,
         }
+    },
+    ("monitoring.coreos.com/v1", "PodMonitor"): {
+        "selector": {"matchLabels": MAPPING},
+        "sampleLimit?": int,
+        "labelLimit?": int,
+        "labelNameLengthLimit?": int,
+        "labelValueLengthLimit?": int,
+        "podMetricsEndpoints": [
+            {
+                "port": NAME,
+                "path?": re.compile(r"/\S*"),
+                "scheme?": {"http", "https"},
+                "interval?": DURATION,
+                "basicAuth?": {"username": SECRET_KEY, "password": SECRET_KEY},
+                "tlsConfig?": {
+                    "serverName?": TEXT,
+                    "insecureSkipVerify?": bool,
+                    "keySecret?": SECRET_KEY,
+                    "ca?": CERTIFICATE,
+                    "cert?": CERTIFICATE,
+                },
+            }
+        ],
+    },
+    ("monitoring.coreos.com/v1", "PrometheusRule"): {
+        "groups": [
+            {
+                "name": TEXT,
+                "interval?": DURATION,
+                "rules": [
+                    {
+                        "alert?": TEXT,
+                        "record?": TEXT,
+                        "expr": TEXT,
+                        "for?": DURATION,
+                        "keep_firing_for?": DURATION,
+                        "labels?": MAPPING,
+                        "annotations?": MAPPING,
+                    }
+                ],
+            }
+        ]
     },
 }
 
@@ -138,7 +207,8 @@ def problems(document: Document) -> list[str]:
     kind = (str(document.get("apiVersion")), str(document.get("kind")))
     if kind not in KINDS:
         return [f"apiVersion, kind: {kind} is not known"]
-    return list(_wrong(document, {"apiVersion": TEXT, "kind": TEXT, "metadata": METADATA, "spec": KINDS[kind]}, ""))
+    metadata = METADATAS.get(kind[1], METADATA)
+    return list(_wrong(document, {"apiVersion": TEXT, "kind": TEXT, "metadata": metadata, "spec": KINDS[kind]}, ""))
 
 
 def _wrong(value: Any, schema: Any, place: str) -> Iterator[str]:
@@ -162,13 +232,17 @@ def _wrong(value: Any, schema: Any, place: str) -> Iterator[str]:
                 yield f"{place}: {value!r} is no {schema.__name__}"
 
 
-def _wrong_fields(value: Any, schema: Document, place: str) -> Iterator[str]:
+def _wrong_fields(value: Any, schema: dict[Any, Any], place: str) -> Iterator[str]:
     if not isinstance(value, dict):
         yield f"{place}: is no mapping"
         return
-    fields = {name.removesuffix("?"): inner for name, inner in schema.items()}
+    fields = {name.removesuffix("?"): inner for name, inner in schema.items() if name is not str}
     for name in value:
-        if name not in fields:
+        if name in fields:
+            continue
+        if str in schema:
+            yield from _wrong(value[name], schema[str], f"{place}.{name}")
+        else:
             yield f"{place}.{name}: unknown field"
     for name, inner in fields.items():
         if name in value:
