@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.guides.cloud_stand_ins import aws, databricks
 from tests.guides.following import ROOT
+from tests.guides.kubernetes_stand_ins import kubectl, kubernetes_files, kubernetes_log, kubernetes_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,4 +33,8 @@ STAND_INS: dict[str, Callable[[str, Path], str | None]] = {
     "make_demo": make_demo,
     "aws": aws,
     "databricks": databricks,
+    "kubectl": kubectl,
+    "kubernetes_files": kubernetes_files,
+    "kubernetes_log": kubernetes_log,
+    "kubernetes_port": kubernetes_port,
 }
