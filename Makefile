@@ -20,6 +20,7 @@ stack: setup ## the same with Prometheus and Alertmanager beside it: prints the 
 tools: setup ## fetch the programs that the tests start
 	@.ci/debian-tools
 	@.ci/inference-servers
+	@.ci/image-tools
 
 test: tools ## run all tests
 	.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -64,7 +65,7 @@ pictures: setup ## draw the dashboards with Grafana's own code; wants node, npm 
 	@.ci/panels
 	.venv/bin/python -m tests.dashboards.pictures
 
-lock: setup ## pin the environments of development and of the tests' servers again, at the newest versions that fit
+lock: setup ## pin the environments of development, of the tests' servers and of the image again, at the newest versions that fit
 	.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \
 		--all-extras --group dev --custom-compile-command "make lock" \
 		--output-file requirements-dev.lock pyproject.toml
@@ -72,6 +73,14 @@ lock: setup ## pin the environments of development and of the tests' servers aga
 		.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make lock" --output-file .ci/$$server.lock .ci/$$server.in || exit 1; \
 	done
+	for extras in kafka all; do \
+		.venv/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+			--constraint requirements-dev.lock --custom-compile-command "make lock" --extra $$extras \
+			--output-file deploy/docker/$$extras.lock pyproject.toml || exit 1; \
+	done
+	.venv/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+		--constraint requirements-dev.lock --custom-compile-command "make lock" \
+		--output-file deploy/docker/build.lock deploy/docker/build.in
 
 clean: ## remove the environment, fetched tools, caches and builds
 	rm -rf .venv .tools .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
