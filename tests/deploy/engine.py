@@ -151,14 +151,16 @@ class Container:
     user: str = ""
     workdir: str = ""
     own_network: bool = True
-    environment: Sequence[str] = ()
+    laid_out: bool = False
+    """Whether it is one that runs already, and is only asked for by its name."""
     crun: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         """Lay out what the runtime reads."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.crun = [str(PLACE / "inside"), "crun", f"--root={self.folder / 'crun'}", "--cgroup-manager=disabled"]
-        (self.folder / "config.json").write_text(json.dumps(self._specification()))
+        if not self.laid_out:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "config.json").write_text(json.dumps(self._specification()))
 
     def _specification(self) -> dict[str, Any]:
         config = self.image.config
@@ -183,7 +185,7 @@ class Container:
                 "terminal": False,
                 "user": {"uid": int(uid), "gid": int(gid or 0)},
                 "args": [*config["Entrypoint"], *(self.arguments or config["Cmd"])],
-                "env": [*config["Env"], *self.environment],
+                "env": config["Env"],
                 "cwd": self.workdir or config["WorkingDir"],
                 "noNewPrivileges": True,
                 "capabilities": {},
