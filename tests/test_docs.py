@@ -9,21 +9,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 
 from poisonwatch.cli import cli
-from poisonwatch.config import Config
 from poisonwatch.judge.budget import SHARES
 from poisonwatch.judge.cause import RULES
 from poisonwatch.sinks.prometheus import CATALOGUE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pydantic import BaseModel
+from tests.configuration_reference import rendered
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -51,47 +45,75 @@ def test_every_metric_is_documented() -> None:
     _check(DOCS / "metrics.md", "\n".join(rows) + "\n")
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Every key of the configuration with its default and its description."""
-    for name, field in model.model_fields.items():
-        inner = _inner(field.annotation)
-        many = "[]" if str(field.annotation).startswith("tuple") else ""
-        for part in inner:
-            yield from _keys(part, f"{prefix}{name}{many}.")
-        if not inner:
-            default = "required" if field.is_required() else "" if field.default is None else f"`{field.default}`"
-            yield f"{prefix}{name}", default, field.description or ""
-
-
-def _inner(annotation: Any) -> list[type[BaseModel]]:
-    """The parts of the configuration that an annotation speaks of; `kind` chooses among several."""
-    if hasattr(annotation, "model_fields"):
-        return [annotation]
-    return [part for inner in getattr(annotation, "__args__", ()) for part in _inner(inner)]
-
-
 def test_every_key_of_the_configuration_is_documented() -> None:
-    """docs/configuration.md has every key with its default."""
-    rows = ["| key | default | |", "|---|---|---|"]
-    # What several kinds have in common is told once.
-    rows += dict.fromkeys(f"| `{key}` | {default} | {text} |" for key, default, text in _keys(Config))
-    _check(DOCS / "configuration.md", "\n".join(rows) + "\n")
+    """docs/configuration.md has every key, by the part that it belongs to, with what it takes and its default."""
+    _check(DOCS / "configuration.md", rendered())
 
 
-@pytest.mark.parametrize("page", sorted([ROOT / "README.md", *DOCS.glob("*.md")]), ids=lambda page: page.name)
+PAGES = sorted(
+    page
+    for place in ("*.md", "dashboards/*.md", "deploy/**/*.md", "docs/**/*.md", "poisonwatch/**/*.md")
+    for page in ROOT.glob(place)
+)
+KNOWN_HOSTS = {
+    "127.0.0.1",
+    "creativecommons.org",
+    "doi.org",
+    "github.com",
+    "keepachangelog.com",
+    "semver.org",
+    "www.standardwebhooks.com",
+}
+"""Hosts that pages may name. The names that RFC 2606 keeps for examples are free; so is what is told to be replaced."""
+
+
+def _prose(page: Path) -> str:
+    """A page without its fenced blocks, in which nothing is a link."""
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    found: dict[str, int] = {}
+    anchors = set()
+    for heading in re.findall(r"^#+ (.*)$", _prose(page), re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").replace("*", "")
+        name = re.sub(r"[^\w\- ]", "", shown.strip().lower()).replace(" ", "-")
+        anchors.add(f"{name}-{found[name]}" if name in found else name)
+        found[name] = found.get(name, 0) + 1
+    return anchors
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link of the documentation names a file that is there."""
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    """Every relative link of a page names a file that is there, and a heading that it has."""
+    for target in re.findall(r"\]\((?!https?://|mailto:)([^)\s]+)", _prose(page)):
+        path, _, anchor = target.partition("#")
+        named = page.parent / path if path else page
+        assert named.exists(), target
+        assert not anchor or anchor in _anchors(named), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_names_a_host_that_nobody_looked_at(page: Path) -> None:
+    """Links lead to places that are known; placeholders are names that nobody can own, or words in capitals."""
+    hosts = set(re.findall(r"https?://(?:[^/\s@`\"'<>]*@)?([A-Za-z0-9.-]+)", page.read_text()))
+    reserved = re.compile(
+        r"(.+\.)?example(\.com|\.org|\.net)?|[A-Z._]+|[a-z0-9-]+|[a-z0-9.-]+\.(svc|models|monitoring)|grafana\.MINE"
+    )
+    assert {host for host in hosts if not reserved.fullmatch(host)} <= KNOWN_HOSTS
 
 
 def test_commands_of_the_readme_exist() -> None:
     """Every `poisonwatch ...` in the README and the documentation is a command that exists."""
-    text = "\n".join(page.read_text() for page in [ROOT / "README.md", *DOCS.glob("*.md")])
-    used = set(re.findall(r"^poisonwatch (\w+)|`poisonwatch (\w+)", text, re.MULTILINE))
-    names = {name for pair in used for name in pair if name}
-    assert names
-    assert names <= set(cli.list_commands(click.Context(cli)))
+    text = "\n".join(page.read_text() for page in PAGES)
+    typed = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    used = {
+        *re.findall(r"`poisonwatch ([a-z]+)[^`]*`", text),
+        *re.findall(r"^poisonwatch ([a-z]+)", typed, re.MULTILINE),
+    }
+    assert used
+    assert used <= set(cli.list_commands(click.Context(cli)))
 
 
 def test_shares_in_the_documentation_are_those_of_the_code() -> None:
