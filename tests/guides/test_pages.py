@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.guides.following import ROOT
-from tests.guides.listing import PAGES
+from tests.guides.listing import FOLLOWED, PAGES
 from tests.guides.pages import commands
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def test_every_page_is_written_so_that_it_can_be_followed(page: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.system
-@pytest.mark.parametrize("page", [page for page in PAGES if "```sh" in (ROOT / page).read_text("utf-8")])
+@pytest.mark.parametrize("page", FOLLOWED)
 def test_the_commands_of_a_page_work(page: str, follow_page: Callable[[Path], None]) -> None:
     """All of them, in their order, in one shell, in a clean environment and without a network."""
     follow_page(ROOT / page)
