@@ -2,7 +2,7 @@
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stack tools test lint check package fuzz bench bench-detection bench-scenarios bench-triggers dashboards pictures lock clean
+.PHONY: help setup run stack tools test lint check package fuzz bench bench-detection bench-scenarios bench-triggers dashboards pictures docs lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -64,6 +64,9 @@ pictures: setup ## draw the dashboards with Grafana's own code; wants node, npm 
 	@.ci/debian-tools
 	@.ci/panels
 	.venv/bin/python -m tests.dashboards.pictures
+
+docs: setup ## build the site of the pages into build/site
+	.venv/bin/sphinx-build -W -n --keep-going --quiet -d build/doctrees -c docs . build/site
 
 lock: setup ## pin the environments of development, of the tests' servers and of the image again, at the newest versions that fit
 	.venv/bin/uv pip compile --quiet --upgrade --no-config --universal --python-version 3.11 --generate-hashes \
