@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
 
 from poisonwatch import __version__
 from tests.deploy.engine import DOCKERFILE, STATE, Container, Image, build, built, discard, turn, unpacked, why_not
@@ -208,6 +210,27 @@ def test_page_says_the_size(image: Image) -> None:
     said = re.search(r"takes (\d+) MB on disk", PAGE.read_text())
     assert said is not None
     assert size == pytest.approx(float(said[1]), rel=0.05)
+
+
+def test_compose_is_the_same_container() -> None:
+    """The page's example for Compose says what its `docker run` says."""
+    text = PAGE.read_text()
+    (block,) = re.findall(r"```yaml\n(services:.*?)```", text, re.DOTALL)
+    document = YAML(typ="safe").load(block)
+    service = document["services"]["poisonwatch"]
+    commands = re.findall(r"^docker run --rm --name (?:.*\\\n)*.*$", text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(command.replace("$PWD", "."))
+        given = [(words[place], words[place + 1]) for place in range(len(words) - 1)]
+        assert ("--cap-drop", *service["cap_drop"]) in given
+        assert ("--security-opt", *service["security_opt"]) in given
+        assert ("--memory", service["mem_limit"]) in given
+        assert [after for flag, after in given if flag == "-p"] == service["ports"]
+        assert [after for flag, after in given if flag == "-v"] == service["volumes"]
+        assert service["read_only"] == ("--read-only" in words)
+        assert words[-1] == service["image"] == f"poisonwatch:{__version__}"
+    assert list(document["volumes"]) == ["poisonwatch-state"]
 
 
 @pytest.mark.system
