@@ -104,10 +104,13 @@ def _create(words: list[str], folder: Path) -> None:
 
 def _exec(words: list[str], folder: Path) -> None:
     before, command = words[: words.index("--")], words[words.index("--") + 1 :]
-    (container,) = containers(pod(_known(folder, _target(before))) or {})
+    inner = pod(_known(folder, _target(before))) or {}
+    (container,) = containers(inner)
     assert command[0] == "poisonwatch"
-    for path in (word for word in command if word.startswith("/")):
-        assert any(path.startswith(f"{mount['mountPath']}/") for mount in container["volumeMounts"]), path
+    for path in (Path(word) for word in command if word.startswith("/")):
+        (volume,) = [mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == str(path.parent)]
+        (secret,) = [one["secret"]["secretName"] for one in inner["volumes"] if one["name"] == volume]
+        assert path.name in _known(folder, ("secret", secret))["keys"], path
     # Each option is one that the command has; what it would answer needs an agent.
     told = subprocess.run(
         [sys.executable, "-m", "poisonwatch", command[1], "--help"], capture_output=True, text=True, check=True
