@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from functools import cache
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +192,13 @@ def test_probes_name_ports_by_number_and_never_need_a_password_that_they_do_not_
         assert ("exec" in probes[2]) is protected
 
 
-def test_the_liveness_probe_asks_a_protected_agent(folder: Path) -> None:
-    """The rendered command against the agent that runs with the rendered configuration; with a wrong password it fails."""
+@pytest.mark.slow
+@pytest.mark.system
+def test_probe_and_logger_get_into_a_protected_agent(folder: Path) -> None:
+    """The rendered command against the agent that runs with the rendered configuration; with a wrong password it fails.
+
+    KServe's logger gets in by its own.
+    """
     found = _rendered("kserve")
     (config,) = [one for one in of_kind(found, "ConfigMap") if "poisonwatch.yaml" in one["data"]]
     (container,) = containers(pod(of_kind(found, "StatefulSet")[0]) or {})
@@ -216,8 +223,27 @@ def test_the_liveness_probe_asks_a_protected_agent(folder: Path) -> None:
         arguments[arguments.index("--http.config.file") + 1] = str(wrong)
         refused = subprocess.run(poisonwatch(*arguments), capture_output=True, text=True, check=False)
         assert refused.returncode == 3, refused.stderr
+        password = (folder / "kserve-password").read_text()
+        assert _posted(port, f"kserve:{password}") == 200
+        assert _posted(port, "kserve:not-this-one") == 401
     finally:
         agent.close()
+
+
+def _posted(port: int, user: str) -> int:
+    """What is answered to an event of KServe's logger, which makes of USER:PASSWORD@ in its URL what all clients in Go do."""
+    client = HTTPConnection("127.0.0.1", port, timeout=30)
+    event = {
+        "ce-id": "1",
+        "ce-type": "org.kubeflow.serving.inference.request",
+        "ce-specversion": "1.0",
+        "ce-source": "a",
+    }
+    known = {"Authorization": "Basic " + b64encode(user.encode()).decode(), "Content-Type": "application/json"}
+    client.request("POST", "/v1/kserve", '{"instances": [[30, 40]]}', {**event, **known})
+    status = client.getresponse().status
+    client.close()
+    return status
 
 
 def test_values_that_the_chart_does_not_know_are_refused(tmp_path: Path) -> None:
