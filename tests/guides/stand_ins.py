@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from tests.guides.cloud_stand_ins import aws, databricks
 from tests.guides.docker_stand_ins import docker
 from tests.guides.following import ROOT
-from tests.guides.host_stand_ins import host
+from tests.guides.host_stand_ins import host, installed_host
 from tests.guides.kubernetes_stand_ins import kubectl, kubernetes_files, kubernetes_log, kubernetes_port
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ STAND_INS: dict[str, Callable[[str, Path], str | None]] = {
     "databricks": databricks,
     "docker": docker,
     "host": host,
+    "installed_host": installed_host,
     "kubectl": kubectl,
     "kubernetes_files": kubernetes_files,
     "kubernetes_log": kubernetes_log,
