@@ -53,7 +53,10 @@ log = structlog.get_logger()
 GOLDEN_REMEDY = "add verified inputs of these classes: triggers can hardly be tested with so few"
 
 SHORTEST_REST, LONGEST_REST = 0.1, 0.25
-"""Seconds that the loop rests when no source has anything: longer each time, since a server that is asked little is the usual case."""
+"""Seconds that the loop rests when it keeps up, so that it gets records in batches; longer each time while nothing comes."""
+
+FULL = 500
+"""Records in one turn from which on a turn costs more than what it costs to begin one."""
 
 LONGEST_TURN = 30.0
 """Seconds between two turns beyond which the clock must have been set."""
@@ -89,6 +92,7 @@ class App:
         self.published = Published()
         self.orders = Orders()
         self.exhausted = False
+        self._taken = 0
         self._journal = journal
         self._detection = detection
         self._checkpoint_path = checkpoint_path
@@ -144,10 +148,16 @@ class App:
                 # A label names no model: it belongs to whichever knows its prediction.
                 for watched in self.models.values():
                     self._conclude(watched, watched.monitor.learn(piece))
-        if any(piece.time.size for piece in pieces):
+        self._taken = sum(piece.time.size for piece in pieces)
+        if self._taken:
             self._last_data = now
         self.exhausted = not busy and not self.intake.live
         return busy
+
+    @property
+    def pressed(self) -> bool:
+        """Is there so much to read that the next turn should begin at once?"""
+        return self._taken >= FULL or self.intake.behind
 
     def probe(self, now: float) -> None:
         """Ask the endpoints what is due, and take up what they answered; never waits."""
@@ -428,11 +438,9 @@ def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
         app.idle(now)
         app.save(now, at_once=False)
         app.publish(now, at_once=False)
-        if busy:
-            rest = SHORTEST_REST
-        else:
+        rest = SHORTEST_REST if busy else min(1.1 * rest, LONGEST_REST)
+        if not app.pressed:
             clock.sleep(rest)
-            rest = min(1.1 * rest, LONGEST_REST)
     if app.exhausted:
         app.intake.end()
         app.finish(clock.now())

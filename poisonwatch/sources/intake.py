@@ -57,6 +57,10 @@ class Feed:
     decoder: BlockDecoder
 
 
+MOMENT = 1 << 16
+"""Bytes (of a broker: messages) that a loop which keeps up may find waiting: those of a tenth of a second at a thousand records a second."""
+
+
 class Intake:
     """Owns the sources. `grain` is the span in which predictions and labels need not change places, in seconds.
 
@@ -90,6 +94,11 @@ class Intake:
     def live(self) -> bool:
         """Do the logs go on?"""
         return bool(self.feeds)
+
+    @property
+    def behind(self) -> bool:
+        """Do the sources know of more than a moment's worth that was not read yet?"""
+        return sum(feed.source.lag() for feed in self.feeds.values()) > MOMENT
 
     def step(self, latest: float) -> tuple[list[Piece], bool]:
         """The next pieces in their order, and whether anything was read at all. Live records after `latest` are rejected."""
