@@ -302,6 +302,28 @@ def start_bentoml(folder: Path) -> Server:
     return server
 
 
+def plain_host(page: Path, port: int, folder: Path, enter: Sequence[str]) -> Program:
+    """BentoML in two workers that log as the quickstart `page` says, into `folder`; not started yet. `enter` leads into its network."""
+    program = _program(
+        "bentoml",
+        [
+            "-c",
+            "from bentoml_cli.cli import cli; cli()",
+            "serve",
+            "on_plain_host:Loans",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ],
+        folder,
+        "BENTOML_DO_NOT_TRACK=True",
+        f"BENTOML_HOME={folder / 'bentoml'}",
+        f"PAGE={page}",
+    )
+    return Program([*enter, *program.command], folder)
+
+
 def start_azure(folder: Path, sink: str) -> Server:
     """Azure's inference server with the model of wines, ready to answer; its collector posts to the HOST:PORT `sink`.
 
