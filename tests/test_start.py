@@ -12,6 +12,8 @@ import pytest
 from poisonwatch.cli import COMPLETE
 from poisonwatch.config import dump
 from tests.folders import Folder
+from tests.system.programs import Program
+from tests.system.programs import poisonwatch as poisonwatch_command
 from tests.test_cli import poisonwatch
 
 pytestmark = pytest.mark.system
@@ -103,3 +105,20 @@ def test_each_shell_has_a_script(shell: str) -> None:
     """It names the variable by which the program is asked."""
     script = poisonwatch("completion", shell).stdout
     assert f"{COMPLETE}={shell}_complete" in script
+
+
+def test_a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """Once, with what to do; and when it has come, since the server may write its first line later."""
+    folder = Folder(tmp_path)
+    (tmp_path / "poisonwatch.yaml").write_text(dump(folder.config))
+    program = Program(
+        poisonwatch_command("run", "--config", "poisonwatch.yaml", "--web.listen-address", "127.0.0.1:0"), tmp_path
+    )
+    program.start()
+    try:
+        assert "look whether the path is right" in program.said(rf"source_missing source={folder.log} .*")[0]
+        folder.log.touch()
+        program.said(rf"source_found source={folder.log}")
+        assert sum("source_missing" in line for line in program.output) == 1
+    finally:
+        program.close()

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from poisonwatch.server.orders import Order
     from poisonwatch.sinks.journal import Journal
     from poisonwatch.sinks.lock import Lock
+    from poisonwatch.sinks.snapshot import SourceSnapshot
     from poisonwatch.sources.intake import Intake
     from poisonwatch.types import Alert, Report
 
@@ -63,6 +64,11 @@ LONGEST_TURN = 30.0
 
 PUBLISH_SECONDS = 1.0
 """How often a new snapshot is published while nothing changes."""
+
+MISSES = 3
+"""After how many snapshots without its file a source is told to be missing."""
+
+SOURCE_REMEDY = "look whether the path is right, whether the agent may read there, and whether its server writes; it is looked for on"
 
 DISK_REMEDY = "make room, or make it writable: it is tried again"
 
@@ -107,6 +113,7 @@ class App:
         self._checkpoint_failures = 0
         self._unsaved_findings = False
         self._behind = False
+        self._misses: Counter[str] = Counter()
 
     def start(self, now: float) -> None:
         """Take up the last checkpoint, or begin anew and say so in the journal."""
@@ -229,13 +236,15 @@ class App:
             return
         self._last_published = now
         self._watch_journal()
+        sources = self.intake.snapshots()
+        self._watch_sources(sources)
         self.published.snapshot = Snapshot(
             time=now,
             started=self._started,
             models=tuple(
                 model_snapshot(name, watched, self._detection.min_predictions) for name, watched in self.models.items()
             ),
-            sources=self.intake.snapshots(),
+            sources=sources,
             counters=self.intake.counted(),
             checkpoint=self._checkpointed,
             checkpoint_failures=self._checkpoint_failures,
@@ -273,6 +282,16 @@ class App:
         """Write to the journal, then tell whoever listens."""
         self._journal.append(at, entry)
         self._tell({**entry, "time": at})
+
+    def _watch_sources(self, sources: Iterable[SourceSnapshot]) -> None:
+        """Say which source is not there, also when it never was, and when it is. A file that is rotated is away for a moment."""
+        for source in sources:
+            before = self._misses[source.name]
+            self._misses[source.name] = 0 if source.found else before + 1
+            if self._misses[source.name] == MISSES:
+                log.warning("source_missing", source=source.name, remedy=SOURCE_REMEDY)
+            if source.found and before >= MISSES:
+                log.info("source_found", source=source.name)
 
     def _watch_journal(self) -> None:
         """Write what waits for the disk, and say when it begins to wait and when no more."""

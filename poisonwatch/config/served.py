@@ -68,4 +68,11 @@ class ServedConfig(Part):
         if self.version_label is not None and self.counts == "requests":
             msg = "version_label needs `counts: predictions`: the usual ratio is learned of all versions together"
             raise ValueError(msg)
+        if self.delay_seconds < 2 * self.every_seconds:
+            # A gap longer than the delay is taken for a pause of the agent, after which all that waits gets its delay anew.
+            msg = (
+                f"delay_seconds ({self.delay_seconds:g}) must be at least twice every_seconds ({self.every_seconds:g}): "
+                "raise the one or lower the other, or no loss would ever show"
+            )
+            raise ValueError(msg)
         return self

@@ -249,6 +249,8 @@ def test_no_page_breaks_it(noise: bytes, before: bytes) -> None:
         {"counts": "requests", "version_label": "version"},
         {"tolerated_ratio": 0},
         {"every_seconds": 0.1},
+        {"every_seconds": 200},
+        {"every_seconds": 5, "delay_seconds": 9},
     ],
 )
 def test_mistakes_in_the_configuration_are_told(wrong: dict[str, Any]) -> None:
