@@ -2,7 +2,7 @@
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stack tools test lint check package fuzz bench bench-detection bench-scenarios bench-triggers dashboards pictures docs lock clean
+.PHONY: help setup run stack tools test lint check package fuzz bench bench-detection bench-scenarios bench-sidecar bench-triggers dashboards pictures docs lock clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -52,6 +52,11 @@ bench-detection: setup ## measure false pages and delays, beside peers
 bench-scenarios: setup ## replay attacks and honest changes on real data; a quarter of an hour and more
 	.venv/bin/python -m benchmarks.scenarios
 	.venv/bin/python -m benchmarks.scenarios.streams
+
+bench-sidecar: setup ## measure what the agent costs the server beside it, and what it takes by traffic; half an hour
+	@.ci/inference-servers
+	.venv/bin/python -m benchmarks.overhead
+	.venv/bin/python -m benchmarks.sizing
 
 bench-triggers: setup ## play triggers, and what looks like one, on real data; hours, and goes on where it was stopped
 	.venv/bin/python -m benchmarks.triggers

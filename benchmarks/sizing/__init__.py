@@ -1,0 +1,1 @@
+"""What the agent takes, by what it watches."""
