@@ -62,8 +62,9 @@ bench-triggers: setup ## play triggers, and what looks like one, on real data; h
 	.venv/bin/python -m benchmarks.triggers
 	.venv/bin/python -m benchmarks.triggers.strip
 
-dashboards: setup ## write the dashboards' JSON anew from their code
+dashboards: setup ## write the dashboards' JSON anew from their code, and the chart's copies of what it ships
 	.venv/bin/python -m dashboards.build
+	.venv/bin/python -m tests.deploy.chart_copies
 
 pictures: setup ## draw the dashboards with Grafana's own code; wants node, npm and chromium
 	@.ci/debian-tools

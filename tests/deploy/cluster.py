@@ -7,8 +7,8 @@ import subprocess
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import kubernetes_validate.utils as known  # type: ignore[import-untyped]
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+import kubernetes_validate.utils as known
+from jsonschema import Draft202012Validator
 from referencing import Resource
 from referencing.jsonschema import EMPTY_REGISTRY
 from ruamel.yaml import YAML
