@@ -36,7 +36,6 @@ autodoc_typehints = "description"
 # Types that the functions for notebooks speak of and that have no page of their own: the library's, and the standard library's.
 nitpick_ignore_regex = [
     (r"py:class", r"(poisonwatch\.[\w.]+|os\.PathLike|Log|Reference|Signature|\w+Answer|\w+Config)"),
-    (r"py:class", r"The worst decision as a number"),  # napoleon takes the words before a colon for a type
     (r"py:exc", r"\w+Error"),
 ]
 

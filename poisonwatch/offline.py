@@ -71,7 +71,7 @@ class Replay(NamedTuple):
 
     @property
     def code(self) -> int:
-        """The worst decision as a number: 0 keep, 1 hold, 2 rollback; without any version there is nothing to keep, and it is 1."""
+        """The worst decision as a number, 0 keep, 1 hold, 2 rollback. Without any version there is nothing to keep, and it is 1."""
         return max((told.code for told in self.decisions.values()), default=CODES[Action.HOLD])
 
     def __str__(self) -> str:
