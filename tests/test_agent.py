@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from poisonwatch import checkpoint
-from poisonwatch.agent import App, run
+from poisonwatch.agent import FULL, App, run
 from poisonwatch.agent.clocks import EventClock
 from poisonwatch.assemble import replay, watch
 from poisonwatch.config import DetectionConfig, LimitsConfig
 from poisonwatch.reference.file import load, save
 from poisonwatch.sinks.journal import Journal, read
-from poisonwatch.sources.intake import Intake
+from poisonwatch.sources.intake import MOMENT, Intake
 from tests.folders import Folder, append, monitor, seen, work
 from tests.streams import START, Record, lines, merged, predictions, reference, usual_reference, write
 
@@ -581,3 +581,24 @@ def test_snapshot_cannot_be_changed(tmp_path: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         snapshot.time = 0.0  # type: ignore[misc]
     app.close(NOW)
+
+
+def test_a_backlog_is_read_without_a_rest(tmp_path: Path) -> None:
+    """While much is there to read the loop does not rest, and once it keeps up every turn ends with a rest."""
+    folder = Folder(tmp_path)
+    write(folder.log, predictions(5_000, 2))
+    assert folder.log.stat().st_size > 10 * MOMENT
+    app = folder.app()
+    clock = SetClock(START + 5_000)
+    began: list[float] = []
+
+    def stop() -> bool:
+        began.append(clock.time)
+        return len(began) > 30
+
+    run(app, clock, stop)
+    assert app.intake.counted().predictions.total() == 5_000
+    rests = np.diff(began)
+    first = int(np.flatnonzero(rests)[0])
+    assert 1 <= first <= 5_000 // FULL
+    assert (rests[first:] > 0).all()

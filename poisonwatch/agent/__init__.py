@@ -53,8 +53,8 @@ log = structlog.get_logger()
 
 GOLDEN_REMEDY = "add verified inputs of these classes: triggers can hardly be tested with so few"
 
-SHORTEST_REST, LONGEST_REST = 0.1, 0.25
-"""Seconds that the loop rests when it keeps up, so that it gets records in batches; longer each time while nothing comes."""
+REST = 0.2
+"""Seconds that the loop rests when it keeps up: a turn costs much more than a record, and so it gets them in batches."""
 
 FULL = 500
 """Records in one turn from which on a turn costs more than what it costs to begin one."""
@@ -447,19 +447,17 @@ def _by_version(batch: Batch) -> Counter[str]:
 def run(app: App, clock: Clock, stop: Callable[[], bool]) -> None:
     """Carry bytes to the monitors and facts to the sinks, until told to stop or the logs have ended."""
     app.start(clock.now())
-    rest = SHORTEST_REST
     while not stop() and not app.exhausted:
         now = clock.now()
-        busy = app.turn(now)
+        app.turn(now)
         app.probe(now)
         app.count_served(now)
         app.obey(now)
         app.idle(now)
         app.save(now, at_once=False)
         app.publish(now, at_once=False)
-        rest = SHORTEST_REST if busy else min(1.1 * rest, LONGEST_REST)
         if not app.pressed:
-            clock.sleep(rest)
+            clock.sleep(REST)
     if app.exhausted:
         app.intake.end()
         app.finish(clock.now())
