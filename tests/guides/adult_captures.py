@@ -67,6 +67,29 @@ def _part(mode: str, data: object) -> dict[str, str]:
     return {"observedContentType": "application/json", "mode": mode, "data": json.dumps(data), "encoding": "JSON"}
 
 
+def collected(one: Asked, rng: random.Random) -> tuple[str, str]:
+    """Lines of Azure's data collector, of the inputs and of the outputs, as `azure_blob` has them."""
+    label, best = one.answer
+    ids = {"correlationid": (request := _id(rng)), "xrequestid": request}
+    found = []
+    for name, row in (("model_inputs", one.row), ("model_outputs", {"label": label, "probability": round(best, 10)})):
+        document = {
+            "specversion": "1.0",
+            "id": _id(rng),
+            "source": "/subscriptions/0/onlineEndpoints/income/deployments/blue",
+            "type": f"azureml.inference.{name}",
+            "datacontenttype": "application/json",
+            "time": rfc3339(one.at),
+            "data": [row],
+            **ids,
+            "modelversion": "default",
+            "collectdatatype": "pandas.core.frame.DataFrame",
+            "agent": "azureml-ai-monitoring/1.0.0",
+        }
+        found.append(json.dumps(document) + "\n")
+    return found[0], found[1]
+
+
 def first_table_row(one: Asked, rng: random.Random) -> dict[str, Any]:
     """A row of an inference table of Databricks as the first ones had them, and as `mlflow.jsonl` has them."""
     return {

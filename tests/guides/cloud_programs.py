@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import sys
+from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -42,6 +44,20 @@ def databricks() -> None:
                 _fetch(file, Path(target) / file.relative_to(folder))
         case unknown:
             sys.exit(f"databricks {unknown}: not known here")
+
+
+def az() -> None:
+    """`az storage blob download-batch --source CONTAINER --destination FOLDER --pattern PATTERN ...`."""
+    match sys.argv[1:]:
+        case ["storage", "blob", "download-batch", *options]:
+            said = {name: value for name, value in pairwise(options) if name.startswith("--")}
+            container = Path(os.environ["CLOUD"]) / "blobs" / said["--source"]
+            # A `*` of these patterns matches slashes as well.
+            for file in sorted(container.rglob("*.jsonl")):
+                if fnmatch(str(file.relative_to(container)), said["--pattern"]):
+                    _fetch(file, Path(said["--destination"]) / file.relative_to(container))
+        case unknown:
+            sys.exit(f"az {unknown}: not known here")
 
 
 def _fetch(file: Path, copy: Path) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.guides.adult_captures import CAPTURES, asked, data_capture, first_table_row, gateway_table_row
+from tests.guides.adult_captures import CAPTURES, asked, collected, data_capture, first_table_row, gateway_table_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +70,25 @@ def _capture(variant: Path, seed: int, count: int, every: float, span: tuple[flo
         file.write_text("".join(lines), "utf-8")
         ends = min(start + every, span[1])
         os.utime(file, (ends, ends))
+
+
+def az(text: str, folder: Path) -> str:
+    """The same commands, with the blobs of an endpoint `income` that collects its inputs and outputs."""
+    cloud = folder.parent / "cloud"
+    deployment = cloud / "blobs" / "azureml" / "modelDataCollector" / "income" / "blue"
+    if not deployment.exists():
+        shutil.copytree(CAPTURES / "azure_blob", deployment)
+        rng = random.Random(1)
+        now = time.time()
+        for seed, count, span in ((2, LEARNED, TRUSTED), (3, LIVE, (now - MINUTES * 60, now - 1))):
+            for one in asked(count, seed, *span):
+                hour = f"{datetime.fromtimestamp(one.at, UTC):%Y/%m/%d/%H}"
+                for name, line in zip(("model_inputs", "model_outputs"), collected(one, rng), strict=True):
+                    blob = deployment / name / hour / f"instance-{seed}.jsonl"
+                    blob.parent.mkdir(parents=True, exist_ok=True)
+                    with blob.open("a", encoding="utf-8") as file:
+                        file.write(line)
+    return _with("az", text, cloud)
 
 
 def databricks(text: str, folder: Path) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
-from tests.guides.cloud_stand_ins import aws, databricks
+from tests.guides.cloud_stand_ins import aws, az, databricks
 from tests.guides.docker_stand_ins import docker
 from tests.guides.following import ROOT
 from tests.guides.host_stand_ins import host, installed_host
@@ -115,6 +115,7 @@ STAND_INS: dict[str, Callable[[str, Path], str | None]] = {
     "kserve_patch": kserve_patch,
     "kserve_pipeline": kserve_pipeline,
     "aws": aws,
+    "az": az,
     "databricks": databricks,
     "docker": docker,
     "host": host,
