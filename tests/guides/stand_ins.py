@@ -19,7 +19,7 @@ from tests.guides.docker_stand_ins import docker
 from tests.guides.following import ROOT
 from tests.guides.host_stand_ins import host, installed_host
 from tests.guides.kubernetes_stand_ins import kubectl, kubernetes_files, kubernetes_log, kubernetes_port
-from tests.guides.push_stand_ins import seldon
+from tests.guides.push_stand_ins import kserve, seldon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +116,7 @@ STAND_INS: dict[str, Callable[[str, Path], str | None]] = {
     "kserve_patch": kserve_patch,
     "kserve_pipeline": kserve_pipeline,
     "aws": aws,
+    "kserve": kserve,
     "seldon": seldon,
     "az": az,
     "databricks": databricks,
