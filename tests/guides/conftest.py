@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OURS = ("helm",)
 """Programs of the development environment that pages use, and nothing else of it."""
 
-SERVERS = (Path("bentoml", "bin", "bentoml"),)
+SERVERS = (Path("bentoml", "bin", "bentoml"), Path("mlserver", "bin", "mlserver"))
 """Programs of the servers' environments that pages use, below `.tools`."""
 
 
