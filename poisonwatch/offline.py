@@ -138,7 +138,7 @@ def load_reference(path: Log) -> Reference:
 def replay(
     predictions: Log | Iterable[Log],
     *,
-    reference: Reference,
+    reference: Reference | Log,
     feedback: Log | Iterable[Log] = (),
     format: str | Mapping[str, Any] | FormatConfig = PLAIN,  # noqa: A002 - the word of the configuration
     detection: Mapping[str, Any] | DetectionConfig | None = None,
@@ -149,7 +149,7 @@ def replay(
 
     Args:
         predictions: One log or several, of one model.
-        reference: What is normal.
+        reference: What is normal: a reference, or the file of one.
         feedback: Logs of labels that came back later.
         format: How `predictions` are written, as `sources[].format` says it in a configuration.
         detection: Settings of `detection` in a configuration that differ from the defaults.
@@ -170,7 +170,7 @@ def replay(
         raise PoisonwatchError(msg)
     meter = Meter()
     app = assemble.replay(
-        reference,
+        reference if isinstance(reference, Reference) else load_reference(reference),
         _paths(predictions),
         _paths(feedback),
         detection=told.detection,

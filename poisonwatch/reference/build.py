@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 FEWEST_RECORDS = 100
 """Fewer predictions than this say nothing that could be compared with."""
 
+MOST_REJECTED = 0.5
+"""Share of the lines that may be rejected: a log may have other lines beside predictions, but not mostly."""
+
 LONGEST_LINE = 1 << 20
 
 
@@ -81,9 +84,27 @@ def build(
     counted = _Counted(questions, fitted.enrichment.asked, found)
     for batch, rejected in _batches(read(paths, LONGEST_LINE, progress), found):
         counted.add(fitted.apply(batch, counted.seen), rejected)
+    _check_lines(counted)
     draft = _conclude(paths, found, fitted, cuts, counted)
     draft = msgspec.structs.replace(draft, unproven=unproven, audit=audit)
     return msgspec.structs.replace(draft, sha256=digest(draft))
+
+
+def _check_lines(counted: _Counted) -> None:
+    """Refuse a reference of a log whose lines could mostly not be used: what is left of it is not what its model does.
+
+    Raises:
+        BaselineError: with the most frequent reason.
+    """
+    lost = sum(counted.rejected.values())
+    if counted.seen >= FEWEST_RECORDS and lost <= MOST_REJECTED * (counted.seen + lost):
+        return
+    reason = max(counted.rejected, key=lambda one: counted.rejected[one])
+    msg = (
+        f"{lost} of {counted.seen + lost} lines were rejected, most as {reason}: a reference must be of what the model "
+        "usually does; docs/records.md says what a line needs, and `--config` how another format is said"
+    )
+    raise BaselineError(msg)
 
 
 def _batches(read: Iterator[tuple[bytes, dict[str, int]]], found: Inference) -> Iterator[tuple[Batch, dict[str, int]]]:
