@@ -2,7 +2,7 @@
 {{- define "poisonwatch.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
-{{- else if contains "poisonwatch" .Release.Name -}}
+{{- else if contains "poisonwatch" (.Release.Name | trunc 52) -}}
 {{- .Release.Name | trunc 52 | trimSuffix "-" -}}
 {{- else -}}
 {{- printf "%s-poisonwatch" (.Release.Name | trunc 40 | trimSuffix "-") -}}
