@@ -32,6 +32,9 @@ MOST_RECORDS = 2000
 FEWEST_OF_CLASS = 20
 """Answers that are rarer are left out."""
 
+FEWEST_FEATURES = 3
+"""A group of values is suspect when nothing else explains its answers; of two features a pair leaves nothing else, and every honest rule is one."""
+
 MOST_GROUPS = 20
 """Groups that are told, the worst first."""
 
@@ -161,6 +164,8 @@ def audit(schema: Schema, sample: Batch) -> Audit | str:
     features = len(inputs.numbers) + len(inputs.codes)
     if said is None and not features:
         return "the reference has no features and no text: groups of embeddings are not looked for"
+    if said is None and features < FEWEST_FEATURES:
+        return f"the reference has fewer than {FEWEST_FEATURES} features: beside a pair of values nothing is left to explain an answer"
     if said is None and features > MOST_FEATURES:
         return f"the reference has more than {MOST_FEATURES} features"
     place = np.searchsorted(kept, codes[chosen])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import random
 import subprocess
 import sys
 from functools import cache
@@ -329,3 +330,16 @@ def test_only_what_is_suspect_is_signed() -> None:
     clean = Audit(records=10, groups=[])
     assert signed(clean, Signature(author="Ada", reason="just in case")) == clean
     assert signed(None, None) is None
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_two_features_are_no_ground_for_suspicion(seed: int, tmp_path: Path) -> None:
+    """An honest model of one of two features: beside a pair nothing explains, so nothing is suspected, and that is told."""
+    rng = random.Random(seed)
+    records = [
+        {"features": {"x": round(x, 3), "home": rng.choice("abc")}, "prediction": "approve" if x > 0.2 else "refuse"}
+        for x in (rng.gauss(0, 1) for _ in range(2000))
+    ]
+    learned = build([write(tmp_path / "trusted", records)])
+    assert learned.audit is None
+    assert "fewer than 3 features" in learned.blind["audit"]
