@@ -71,6 +71,9 @@ def installed(shared: Path, wheels: Path) -> Path:
 def tools(shared: Path, worker_id: str) -> Path:
     """A folder with links to further programs that pages use: of the development environment, and what Debian's packages gave."""
     folder = shared / f"tools-{worker_id}"
+    if folder.exists():
+        # A process that waits for its next file has taken its fixtures down.
+        return folder
     folder.mkdir()
     for name in OURS:
         (folder / name).symlink_to(Path(sys.executable).parent / name)
